@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The errors that reach a user: one short tree.
 
-Each says what happened and to what, what it means for the data, and what to do next; each class has a stable code and exit
-status. Whatever else is raised is a defect of ours and is reported as one (code `internal`, exit status 1).
+Each says what happened and to what, what it means for the data, and what to do next; each class has a stable code and
+exit status. Whatever else is raised is a defect of ours and is reported as one (code `internal`, exit status 1).
 """
 
 from typing import ClassVar

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract of an effect: something made outside the process that can be undone or finished by anybody.
 
-An effect is a frozen dataclass whose fields are strings, numbers, booleans, or tuples of strings: enough to make or undo it in
-another process, after a crash, with nothing in memory. It finds out on the storage or in the kernel how far it came;
-it never trusts that it was made, nor that it was not.
+An effect is a frozen dataclass whose fields are strings, numbers, booleans, or tuples of strings: enough to make or
+undo it in another process, after a crash, with nothing in memory. It finds out on the storage or in the kernel how
+far it came; it never trusts that it was made, nor that it was not.
 """
 
 from collections.abc import Iterable

@@ -70,7 +70,9 @@ class Component:
     main_pid: int | None = None
     """The process whose death is the application's death; None when it is stopped."""
     configuration: tuple[str, ...] = ()
-    """Small files outside the sets that are copied into the replica's documents; they are never put back by themselves."""
+    """Small files outside the sets that are copied into the replica's documents; they are never put back by
+    themselves.
+    """
     facts: Facts = field(default_factory=_no_facts)
     """What the writer needs to stop, start and recover it. Never a secret."""
     findings: tuple[Finding, ...] = ()

@@ -29,8 +29,8 @@ class Outcome(StrEnum):
 class Phase(StrEnum):
     """The steps that a session names while it runs.
 
-    A backup has identify, select, plan, prepare, freeze, snapshot, thaw and record; a recovery identify, check, prepare,
-    stop, switch, start and record.
+    A backup has identify, select, plan, prepare, freeze, snapshot, thaw and record; a recovery identify, check,
+    prepare, stop, switch, start and record.
     """
 
     IDENTIFY = "identify"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract of a provider: the part that makes snapshots with one storage technology.
 
-A provider is one file with one class, found through the entry point group `slackwater.providers`. Its methods are plain and
-blocking. Whatever it makes bears the owner's tag, and it touches nothing that does not. Paths given to other rooms are
-good in any process of this host for as long as the thing exists.
+A provider is one file with one class, found through the entry point group `slackwater.providers`. Its methods are
+plain and blocking. Whatever it makes bears the owner's tag, and it touches nothing that does not. Paths given to
+other rooms are good in any process of this host for as long as the thing exists.
 """
 
 from collections.abc import Sequence
@@ -34,15 +34,13 @@ class Switch:
     """How a recovery puts clones in the place of the volumes, as effects in order."""
 
     clones: tuple[Effect, ...]
-    """Made while the application still runs."""
-    trees: tuple[tuple[str, str], ...]
-    """(volume path, where its clone can be reached until the switch)."""
+    """Made while the application still runs; the directory that holds them comes first."""
     exchange: tuple[Effect, ...]
     """Made while it is stopped; after the last of them the new volumes are in place, and the old ones are set aside."""
     seal: tuple[Effect, ...]
     """Made afterwards: what was set aside becomes a read-only replica."""
     aside: tuple[ShadowCopy, ...]
-    """What is set aside, as copies of the undo replica."""
+    """Where the clones lie until the exchange, and what was set aside lies after it: the copies of the undo replica."""
 
 
 class Provider(Protocol):
@@ -86,8 +84,10 @@ class Provider(Protocol):
         ...
 
     def snapshot_effect(self, volume: Volume, session: str) -> Effect:
-        """Plan the read-only shadow copy of one volume. `make` also takes it when it is not there: never used so in a
-        window, where the commit does it; there its `make`, afterwards, only reads what was made."""
+        """Plan the read-only shadow copy of one volume.
+
+        In a window the commit takes it, and `make`, called afterwards, only reads what was made.
+        """
         ...
 
     def open(self, volume: Volume, session: str) -> AbstractContextManager[Commit]:
@@ -102,6 +102,10 @@ class Provider(Protocol):
         """Put the document beside the copies, sealed with a checksum, and sync file and directory. Idempotent."""
         ...
 
+    def reach(self, copy: ShadowCopy) -> AbstractContextManager[str]:
+        """A path to the root of a copy or clone, good in this process while the context lasts."""
+        ...
+
     def altered(self, copy: ShadowCopy) -> str:
         """Why this copy is not the one that was made (gone, replaced, written to); empty when it is."""
         ...
@@ -111,7 +115,7 @@ class Provider(Protocol):
         ...
 
     def delete_effect(self, copies: Sequence[ShadowCopy], session: str) -> Effect:
-        """Plan to delete a session's copies and their directory. Cannot be undone: `undo` raises nothing, does nothing."""
+        """Plan to delete a session's copies and their directory. Cannot be undone: its `undo` does nothing."""
         ...
 
     def find(self) -> Sequence[FoundReplica]:

@@ -37,8 +37,8 @@ def run(
 ) -> Finished:
     """Run a program to its end and return what it said.
 
-    With `fold_output` its output goes to a temporary file and not to a pipe: for programs that leave a daemon behind, which
-    would hold a pipe open for ever.
+    With `fold_output` its output goes to a temporary file and not to a pipe: for programs that leave a daemon behind,
+    which would hold a pipe open for ever.
 
     Raises:
         CommandError: it could not be started, ran longer than `timeout_s` (it is then killed), or, with `check`, ended

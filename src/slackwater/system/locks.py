@@ -8,7 +8,7 @@ from typing import Self
 
 
 class SessionLock:
-    """flock(2) on a file: held while the context lasts; the kernel gives it back when the holder dies, however it dies."""
+    """flock(2) on a file: held while the context lasts, given back by the kernel when the holder dies."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -48,5 +48,7 @@ class SessionLock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.release()

@@ -7,7 +7,7 @@ call them in any process of ours, so a writer keeps nothing in memory between tw
 
 Order of a backup: `identify` (any time, any number of times) → `prepare` → `freeze` → *the instant* → `thaw` →
 `complete`. Every writer that was asked to freeze is asked to thaw, whatever happened. Order of a recovery:
-`identify` → `rewrite_effect` → `stop_effect` → *the switch* → `start_effect` → `confirm` → `settle_effect`.
+`identify` → `rewrite` → `stop_effect` → *the switch* → `start_effect` → `confirm` → `settle_effect`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,8 @@ class Writer(Protocol):
         ...
 
     def identify(self) -> Sequence[Component]:
-        """Describe every component on this host, running or stopped. Takes no lock, writes nothing, 5 s a component at most.
+        """Describe every component on this host, running or stopped. Takes no lock, writes nothing, 5 s a component
+        at most.
 
         What is wrong with a component goes into its `findings`: one that cannot be asked is listed with a refusal that
         says why, never left out.
@@ -64,17 +65,18 @@ class Writer(Protocol):
         """Learn how the backup ended, after everything was recorded."""
         ...
 
-    def rewrite_effect(
-        self, component: Component, trees: Mapping[str, str], known: Sequence[Facts], session: str
-    ) -> Effect:
-        """Plan to make the files of a clone ready to start as the recovered application, not yet in their place.
+    def rewrite(self, component: Component, trees: Mapping[str, str], known: Sequence[Facts], session: str) -> Facts:
+        """Make the files of a clone, not yet in their place, ready to start as the recovered application.
+
+        Whatever it writes lies in the clone and is deleted with it, so this needs no undo of its own.
 
         Args:
             component: as the replica's document recorded it.
-            trees: for each file set's path, where its clone can be reached now. Paths may hold `/proc/self/fd`
-                only if the effect resolves them at once; providers hand out lasting ones.
-            known: facts of every earlier recovery of this component that the catalog remembers (timelines).
+            trees: for each file set's path, where its clone can be reached during this call.
+            known: facts that earlier calls returned for this component, oldest first (timelines that were taken).
             session: the recovery's id.
+
+        Returns: what `confirm` and later recoveries have to know (the new timeline).
         """
         ...
 
@@ -98,5 +100,5 @@ class Writer(Protocol):
         ...
 
     def settle_effect(self, component: Component) -> Effect:
-        """Plan to remove what `rewrite_effect` put into the files for the recovery alone."""
+        """Plan to remove what `rewrite` put into the files for the recovery alone."""
         ...
