@@ -31,11 +31,10 @@ class Writer(Protocol):
         ...
 
     def identify(self) -> Sequence[Component]:
-        """Describe every component on this host, running or stopped. Takes no lock, writes nothing, 5 s a component
-        at most.
+        """Describe every component on this host, running or stopped; at most 5 s for each.
 
-        What is wrong with a component goes into its `findings`: one that cannot be asked is listed with a refusal that
-        says why, never left out.
+        Takes no lock and writes nothing. What is wrong with a component goes into its `findings`: one that cannot be
+        asked is listed with a refusal that says why, never left out.
         """
         ...
 
