@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is there and who holds what, asked of real processes."""
+
+import ctypes
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from slackwater.system import processes
+
+
+@contextmanager
+def python(code: str, *arguments: str, cwd: str = "/") -> Iterator[subprocess.Popen[str]]:
+    """A child that runs `code` and has printed one line; it and its whole process group end with the context."""
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", code, *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=cwd, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert child.stdout is not None
+        child.first_line = child.stdout.readline().strip()  # type: ignore[attr-defined]
+        yield child
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+
+
+def eventually(condition: Callable[[], object], within_s: float = 5.0) -> bool:
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+READY = "import sys; print('ready', flush=True); sys.stdin.read()"
+
+
+def test_our_own_identity_lives_and_names_our_pid() -> None:
+    name = processes.identity(os.getpid())
+    assert processes.alive(name)
+    assert processes.pid_of(name) == os.getpid()
+    pid, start, boot = name.split(":")
+    assert (int(pid), boot) == (os.getpid(), Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    assert int(start) == int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def test_an_identity_dies_with_its_process_even_before_it_is_waited_for() -> None:
+    with python(READY) as child:
+        name = processes.identity(child.pid)
+        assert processes.alive(name)
+        child.kill()
+        assert eventually(lambda: not processes.alive(name))
+        assert Path(f"/proc/{child.pid}/stat").exists(), "not waited for yet: the number is still taken"
+
+
+def test_the_same_number_with_another_start_or_boot_is_another_process() -> None:
+    pid, start, boot = processes.identity(os.getpid()).split(":")
+    assert not processes.alive(f"{pid}:{int(start) + 1}:{boot}")
+    assert not processes.alive(f"{pid}:{start}:00000000-0000-0000-0000-000000000000")
+
+
+def test_no_process_has_no_identity_and_no_name() -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with pytest.raises(ProcessLookupError):
+        processes.identity(gone.pid)
+    assert processes.command_of(gone.pid) == ""
+    assert processes.descendants(gone.pid) == frozenset()
+    assert processes.ancestors(gone.pid) == frozenset()
+
+
+@pytest.mark.parametrize("name", ["plain", "a b", "(x) y)", ") R 1 1 (", "x)\nS 7 7", "fünf"])
+def test_a_name_with_blanks_and_parentheses_does_not_shift_the_fields(name: str) -> None:
+    code = (
+        "import ctypes, sys; ctypes.CDLL(None).prctl(15, sys.argv[1].encode(), 0, 0, 0); "
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    with python(code, name) as child:
+        stat = processes.stat_of(child.pid)
+        assert stat is not None
+        assert stat.command == name
+        assert stat.parent == os.getpid()
+        assert stat.threads == 1
+        assert processes.alive(processes.identity(child.pid))
+
+
+def test_a_process_whose_first_thread_has_ended_still_lives() -> None:
+    code = (
+        "import ctypes, threading, time\n"
+        "def work():\n"
+        "    time.sleep(0.1); print('ready', flush=True); time.sleep(60)\n"
+        "threading.Thread(target=work).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    with python(code) as child:
+        stat = processes.stat_of(child.pid)
+        assert stat is not None
+        assert (stat.state, stat.dead) == ("Z", False)
+        assert processes.alive(processes.identity(child.pid))
+        assert child.pid in processes.descendants(os.getpid())
+
+
+def test_descendants_are_the_whole_tree_and_nobody_else() -> None:
+    code = (
+        "import os, time\n"
+        "r, w = os.pipe()\n"
+        "for _ in range(2):\n"
+        "    if os.fork() == 0:\n"
+        "        grandchild = os.fork()\n"
+        "        os.write(w, b'%d ' % os.getpid())\n"
+        "        time.sleep(60)\n"
+        "text = b''\n"
+        "while text.count(b' ') < 4: text += os.read(r, 100)\n"
+        "print(os.getpid(), text.decode(), flush=True); time.sleep(60)\n"
+    )
+    with python(code) as child, python(READY) as other:
+        tree = frozenset(int(pid) for pid in child.first_line.split())  # type: ignore[attr-defined]
+        assert len(tree) == 5
+        assert processes.descendants(child.pid) == tree
+        assert other.pid not in processes.descendants(child.pid)
+        assert {child.pid, other.pid} <= processes.descendants(os.getpid())
+        for each in tree:
+            assert {child.pid, os.getpid(), os.getppid()} <= processes.ancestors(each)
+
+
+def test_a_tree_that_never_stands_still_gives_an_answer() -> None:
+    code = (
+        "import os, sys\nprint('ready', flush=True)\nwhile True:\n    if os.fork() == 0: os._exit(0)\n    os.wait()\n"
+    )
+    with python(code) as child:
+        started = time.monotonic()
+        assert child.pid in processes.descendants(child.pid)
+        assert time.monotonic() - started < 5
+
+
+@pytest.fixture
+def shm() -> Iterator[Path]:
+    """A folder on a filesystem that is not the one the interpreter lies on, so that only the test's holders hold it."""
+    folder = Path(f"/dev/shm/sw-{os.urandom(4).hex()}")  # noqa: S108 - a tmpfs that every Linux has
+    folder.mkdir()
+    assert folder.stat().st_dev != Path(sys.executable).stat().st_dev
+    try:
+        yield folder
+    finally:
+        subprocess.run(["rm", "-rf", "--", str(folder)], check=True)
+
+
+def held_by(child: subprocess.Popen[str], folder: Path) -> set[tuple[str, str, bool]]:
+    found = processes.holders(folder.stat().st_dev)
+    return {(h.path, h.how, h.writing) for h in found if h.pid == child.pid}
+
+
+@pytest.mark.parametrize(
+    ("flags", "writing"),
+    [("os.O_RDONLY", False), ("os.O_WRONLY", True), ("os.O_RDWR | os.O_APPEND", True), ("os.O_PATH", False)],
+)
+def test_an_open_descriptor_is_found_and_writing_told(shm: Path, flags: str, writing: bool) -> None:
+    file = shm / "a file"
+    file.touch()
+    code = f"import os, sys; fd = os.open(sys.argv[1], {flags}); print(1, flush=True); sys.stdin.read()"
+    with python(code, str(file)) as child:
+        assert held_by(child, shm) == {(str(file), "open file", writing)}
+        holder = next(h for h in processes.holders(shm.stat().st_dev) if h.pid == child.pid)
+        assert holder.command == processes.command_of(child.pid) != ""
+
+
+def test_a_deleted_file_is_still_held(shm: Path) -> None:
+    code = "import os, sys; f = open(sys.argv[1], 'w'); os.unlink(sys.argv[1]); print(1, flush=True); sys.stdin.read()"
+    with python(code, str(shm / "f")) as child:
+        assert held_by(child, shm) == {(f"{shm}/f (deleted)", "open file", True)}
+
+
+def test_a_working_directory_is_found_also_of_a_single_thread(shm: Path) -> None:
+    with python(READY, cwd=str(shm)) as child:
+        assert held_by(child, shm) == {(str(shm), "working directory", False)}
+    code = (
+        "import ctypes, os, sys, threading\n"
+        "def work():\n"
+        "    assert ctypes.CDLL(None).unshare(0x200) == 0\n"
+        "    os.chdir(sys.argv[1]); print('ready', flush=True); sys.stdin.read()\n"
+        "threading.Thread(target=work).start()\n"
+    )
+    with python(code, str(shm)) as child:
+        assert os.readlink(f"/proc/{child.pid}/cwd") == "/"
+        assert held_by(child, shm) == {(str(shm), "working directory", False)}
+
+
+@pytest.mark.parametrize(
+    ("access", "writing"), [("ACCESS_READ", False), ("ACCESS_WRITE", True), ("ACCESS_COPY", False)]
+)
+def test_a_mapping_outlives_its_descriptor_and_only_a_shared_one_writes(shm: Path, access: str, writing: bool) -> None:
+    file = shm / "mapped"
+    file.write_bytes(bytes(mmap.PAGESIZE))
+    code = (
+        "import mmap, os, sys\n"
+        "fd = os.open(sys.argv[1], os.O_RDWR)\n"
+        f"m = mmap.mmap(fd, 0, access=mmap.{access})\n"
+        "os.close(fd)\n"
+        "for other in range(3, 64):\n"
+        "    try: os.close(other)\n"
+        "    except OSError: pass\n"
+        "print(1, flush=True); sys.stdin.read()\n"
+    )
+    with python(code, str(file)) as child:
+        assert held_by(child, shm) == {(str(file), "mapped file", writing)}
+
+
+def test_a_running_program_is_found(shm: Path) -> None:
+    program = shm / "sleep"
+    program.write_bytes(Path("/bin/sleep").read_bytes())
+    program.chmod(0o755)
+    child = subprocess.Popen([str(program), "60"], text=True)
+    try:
+        assert eventually(lambda: processes.command_of(child.pid) == "sleep" and held_by(child, shm))
+        assert (str(program), "program", False) in held_by(child, shm)
+        assert (str(program), "mapped file", False) in held_by(child, shm)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_we_ourselves_and_the_excluded_are_left_out(shm: Path) -> None:
+    with open(shm / "f", "w"), python(READY, cwd=str(shm)) as child:
+        pids = {h.pid for h in processes.holders(shm.stat().st_dev)}
+        assert child.pid in pids
+        assert os.getpid() not in pids
+        assert child.pid not in {h.pid for h in processes.holders(shm.stat().st_dev, frozenset({child.pid}))}
+
+
+def test_a_process_whose_first_thread_has_ended_still_holds(shm: Path) -> None:
+    code = (
+        "import ctypes, sys, threading, time\n"
+        "f = open(sys.argv[1], 'w')\n"
+        "def work():\n"
+        "    time.sleep(0.1); print('ready', flush=True); time.sleep(60)\n"
+        "threading.Thread(target=work).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    with python(code, str(shm / "f")) as child:
+        assert held_by(child, shm) == {(f"{shm}/f", "open file", True)}
+
+
+@pytest.mark.root
+def test_a_holder_in_another_mount_namespace_is_found(tmp_path: Path) -> None:
+    """It sees the file under a path that does not exist here, on a mount that does not exist here."""
+    code = (
+        "import ctypes, os, sys\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "assert libc.unshare(0x20000) == 0 and libc.mount(b'none', b'/', None, 0x44000, None) == 0\n"
+        "assert libc.mount(b'sw', sys.argv[1].encode(), b'tmpfs', 0, None) == 0\n"
+        "f = open(sys.argv[1] + '/inside', 'w')\n"
+        "print(os.stat(sys.argv[1]).st_dev, flush=True); sys.stdin.read()\n"
+    )
+    assert ctypes.sizeof(ctypes.c_long) == 8
+    with python(code, str(tmp_path)) as child:
+        device = int(child.first_line)  # type: ignore[attr-defined]
+        assert not (tmp_path / "inside").exists()
+        found = {(h.pid, h.path, h.how, h.writing) for h in processes.holders(device)}
+        assert found == {(child.pid, f"{tmp_path}/inside", "open file", True)}
+
+
+def test_processes_that_come_and_go_meanwhile_do_no_harm(shm: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    if os.fork() == 0:\n"
+        "        for n in range(20): os.close(os.open(sys.argv[1], os.O_RDONLY))\n"
+        "        os._exit(0)\n"
+        "    os.wait()\n"
+    )
+    with python(code, str(shm)) as child, python(READY, cwd=str(shm)) as steady:
+        for _ in range(20):
+            assert steady.pid in {h.pid for h in processes.holders(shm.stat().st_dev)}
+        assert processes.command_of(child.pid)
