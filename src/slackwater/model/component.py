@@ -4,7 +4,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Self
 
 from slackwater.model.facts import Facts, Finding, Severity
@@ -52,10 +51,6 @@ class FileSet:
     """The link through which the engine reaches it, relative to the data directory (`pg_wal`); empty for none."""
 
 
-def _no_facts() -> Facts:
-    return MappingProxyType({})
-
-
 @dataclass(frozen=True, slots=True)
 class Component:
     """One thing that can be backed up and recovered as a whole, as its writer described it just now."""
@@ -73,7 +68,7 @@ class Component:
     """Small files outside the sets that are copied into the replica's documents; they are never put back by
     themselves.
     """
-    facts: Facts = field(default_factory=_no_facts)
+    facts: Facts = field(default_factory=dict)
     """What the writer needs to stop, start and recover it. Never a secret."""
     findings: tuple[Finding, ...] = ()
 

@@ -4,7 +4,6 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
 
 from slackwater.model.component import Component, ComponentRef
 from slackwater.model.facts import Facts
@@ -103,4 +102,4 @@ class FoundReplica:
     places: tuple[str, ...]
     document: BackupComponents | None
     """None: `undocumented`; never recovered from, never deleted by itself."""
-    facts: Facts = field(default_factory=lambda: MappingProxyType({}))
+    facts: Facts = field(default_factory=dict)

@@ -3,7 +3,6 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 
 from slackwater.model.facts import Facts
 
@@ -40,7 +39,7 @@ class Volume:
     """Where this host reaches its root now."""
     superblock: str
     """The filesystem as the kernel counts them: `major:minor` of mountinfo, the same for all Btrfs subvolumes."""
-    facts: Facts = field(default_factory=lambda: MappingProxyType({}))
+    facts: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class ShadowCopy:
     volume: Volume
     place: str
     """Where it lies, in the provider's own terms (Btrfs: the path from the filesystem's top level)."""
-    facts: Facts = field(default_factory=lambda: MappingProxyType({}))
+    facts: Facts = field(default_factory=dict)
     """What tells whether it is still the one that was made, and unaltered (Btrfs: UUID, generation)."""
 
 
