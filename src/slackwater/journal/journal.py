@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The journal of a host: an intent is committed before each effect, so that any process may die at any instant.
 
-A session's effects are undone in reverse order until it has decided to finish; from then on they are made to the end, in
-order. The session itself does this when it fails; the next run of anything does it for a session that died.
+A session's effects are undone in reverse order until it has decided to finish; from then on they are made to the end,
+in order. The session itself does this when it fails; the next run of anything does it for a session that died.
 """
 
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -125,7 +126,7 @@ class Journal:
 
     def intend(self, session: str, effects: Iterable[Effect]) -> list[int]:
         """Commit what is about to be made, in one transaction; returns the entries' ids in order."""
-        with self._mutex:
+        with self._mutex, _plainly():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 ids = [
@@ -175,21 +176,16 @@ class Journal:
 
     def mend(self, session: OpenSession) -> list[Mended]:
         """Bring a session that was cut off to its end, as it had decided; settle it when nothing failed."""
-        if session.decision is Decision.FINISH:
-            mended = self.finish(session.id)
-        else:
-            mended = self.undo(session.id)
+        finish = session.decision is Decision.FINISH
+        mended = self.finish(session.id) if finish else self.undo(session.id)
         if not any(each.error for each in mended):
             self.settle(session.id)
         return mended
 
     def undo(self, session: str) -> list[Mended]:
         """Undo everything that the session made or may have made, last first. One failure does not stop the others."""
-        story = []
-        for entry in reversed(self.entries(session)):
-            if entry.state is not EffectState.UNDONE:
-                story.append(self._mend(entry, Decision.UNDO))
-        return story
+        open_entries = [entry for entry in self.entries(session) if entry.state is not EffectState.UNDONE]
+        return [self._mend(entry, Decision.UNDO) for entry in reversed(open_entries)]
 
     def finish(self, session: str) -> list[Mended]:
         """Make everything that the session had meant and not done, in order; stops at the first failure."""
@@ -212,7 +208,7 @@ class Journal:
                 self._write("UPDATE effect SET state = 'undone' WHERE id = ?", (entry.id,))
             else:
                 self.done(entry.id, effect.make())
-        except (SlackwaterError, OSError) as e:
+        except Exception as e:  # noqa: BLE001  # whatever it is, it must not keep the other effects from being mended
             return Mended(entry.session, effect.describe(), action, str(e))
         return Mended(entry.session, effect.describe(), action)
 
@@ -231,9 +227,23 @@ class Journal:
         return [Entry(i, s, k, json.loads(f), EffectState(st), json.loads(fa)) for i, s, k, f, st, fa in rows]
 
     def _read(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with self._mutex:
+        with self._mutex, _plainly():
             return self._db.execute(sql, values).fetchall()
 
     def _write(self, sql: str, values: tuple[Any, ...]) -> None:
-        with self._mutex:
+        with self._mutex, _plainly():
             self._db.execute(sql, values)
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Turn SQLite's errors (disk full, file damaged) into one that a user can read."""
+    try:
+        yield
+    except sqlite3.Error as e:
+        raise SlackwaterError(
+            f"The journal could not be read or written: {e}.",
+            data="What was begun and could not be recorded is undone now or by the next `slackwater reconcile`.",
+            hint="Make room on the disk that holds slackwater's state, then run `slackwater reconcile`.",
+            code="journal",
+        ) from e

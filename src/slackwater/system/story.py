@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a session tells while it runs: phases and messages, silent inside the window.
 
-Whoever listens (a progress bar, a stream of JSON lines) may write to a disk that is being held, so inside the window events
-are kept in memory and told after it.
+Whoever listens (a progress bar, a stream of JSON lines) may write to a disk that is being held, so inside the window
+events are kept in memory and told after it.
 """
 
 from collections.abc import Callable, Iterator
