@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a lab has on this machine, as lines that can be compared: to show that nothing was left behind."""
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from slackwater.system.command import run
+
+MARK = "SLACKWATER_LAB"
+"""The environment variable that carries a lab's name into every process it starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Everything found, one line each: the kind, then what it is; without numbers that change by themselves."""
+
+    lines: frozenset[str]
+
+    def diff(self, later: Self) -> tuple[str, ...]:
+        """What came (`+`) and went (`-`) since; empty when nothing did."""
+        came = [f"+ {line}" for line in later.lines - self.lines]
+        went = [f"- {line}" for line in self.lines - later.lines]
+        return (*sorted(went), *sorted(came))
+
+
+def take(name: str, *, disks: tuple[str, ...] = (), folders: tuple[str, ...] = ()) -> Inventory:
+    """List what belongs to the lab `name`, and every cgroup of ours on the machine.
+
+    Args:
+        name: the lab's name.
+        disks: where the top levels of its Btrfs filesystems are mounted.
+        folders: folders of which every file is listed by its name.
+    """
+    own = os.readlink("/proc/self/ns/mnt")
+    lines = {f"loop {loop.file}" for loop in loops(name)}
+    lines |= {f"mount {'' if m.namespace == own else 'elsewhere '}{m.root} on {m.target}" for m in mounts(name)}
+    lines |= {f"process {p.command}" for p in processes(name) if not p.is_backend}
+    lines |= {f"cgroup {path}" for path in cgroups()}
+    lines |= {f"subvolume {path}" for disk in disks for path in subvolumes(disk)}
+    lines |= {f"file {path}" for folder in folders for path in _files(folder)}
+    return Inventory(frozenset(lines))
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of a mountinfo, see proc(5)."""
+
+    device: str
+    root: str
+    target: str
+    kind: str
+    source: str
+    namespace: str
+
+
+def mounts(name: str) -> list[Mount]:
+    """The mounts of the lab in every mount namespace that a process lives in, oldest first."""
+    devices = {loop.device for loop in loops(name)}
+    return [m for m in all_mounts() if name in m.target or m.source in devices]
+
+
+def all_mounts() -> Iterator[Mount]:
+    """Every mount of every mount namespace; namespaces without a process cannot be seen."""
+    seen: set[str] = set()
+    for pid in ("self", *_pids()):
+        try:
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+            if namespace in seen:
+                continue
+            with open(f"/proc/{pid}/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
+                lines = f.readlines()
+        except OSError:
+            continue
+        seen.add(namespace)
+        for line in lines:
+            mount, _, filesystem = line.partition(" - ")
+            fields, (kind, source, *_rest) = mount.split(), filesystem.split()
+            yield Mount(fields[2], _plain(fields[3]), _plain(fields[4]), kind, _plain(source), namespace)
+
+
+def _plain(text: str) -> str:
+    """Undo mountinfo's octal escapes of blank, tab, newline and backslash."""
+    return re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), text)
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A loop device and the file behind it."""
+
+    device: str
+    file: str
+
+
+def loops(name: str) -> list[Loop]:
+    """The loop devices whose file carries the lab's name."""
+    listed = run("losetup", "--list", "--json", "--output", "NAME,BACK-FILE").output
+    devices = json.loads(listed)["loopdevices"] if listed.strip() else []
+    found = (Loop(d["name"], d["back-file"] or "") for d in devices)
+    return [loop for loop in found if name in loop.file]
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process of a lab."""
+
+    pid: int
+    parent: int
+    command: str
+    is_server: bool
+    """It runs the `postgres` program."""
+    is_backend: bool
+    """It is the child of a server: these come and go by themselves."""
+    cgroup: str
+    """Its path below the root of the version 2 hierarchy."""
+    namespace: str
+    """Its mount namespace."""
+
+
+def processes(name: str) -> list[Process]:
+    """Those that carry the lab's mark, and the servers that name the lab; never ourselves or our ancestors.
+
+    A server overwrites its environment with its title, but the title of every one of its processes bears
+    `cluster_name`, and its command line its data directory.
+    """
+    above = _ancestors()
+    return [found for pid in _pids() if pid not in above and (found := _process(pid, name)) is not None]
+
+
+def _process(pid: int, name: str) -> Process | None:
+    try:
+        program = os.path.basename(os.readlink(f"/proc/{pid}/exe")).removesuffix(" (deleted)")
+        command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+        is_server = program == "postgres"
+        if is_server:
+            ours = name in command or name in os.readlink(f"/proc/{pid}/cwd")
+        else:
+            ours = f"{MARK}={name}\0" in _read(f"/proc/{pid}/environ") + "\0"
+        if not ours:
+            return None
+        is_backend = is_server and command.startswith("postgres: ")
+        namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+        return Process(pid, _parent(pid), command, is_server, is_backend, _cgroup(pid), namespace)
+    except OSError:
+        return None
+
+
+def _cgroup(pid: int) -> str:
+    lines = _read(f"/proc/{pid}/cgroup").splitlines()
+    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
+
+
+def memory_files(pids: Iterable[int]) -> set[str]:
+    """The files of POSIX shared memory that the servers among the processes made and have mapped."""
+    found: set[str] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found |= set(re.findall(r"/dev/shm/PostgreSQL\.\d+", _read(f"/proc/{pid}/maps")))  # noqa: S108
+    return found
+
+
+def cgroup_root() -> str:
+    """Where the version 2 hierarchy is mounted; empty where it is not."""
+    own = os.readlink("/proc/self/ns/mnt")
+    return next((m.target for m in all_mounts() if m.kind == "cgroup2" and m.namespace == own), "")
+
+
+def cgroups() -> list[str]:
+    """The cgroups whose name says that they are Slackwater's, relative to the root."""
+    root = cgroup_root()
+    if not root:
+        return []
+    return [os.path.relpath(path, root) for path, _, _ in os.walk(root) if "slackwater" in os.path.relpath(path, root)]
+
+
+def subvolumes(disk: str) -> list[str]:
+    """The subvolumes of a Btrfs filesystem by their path below its top level."""
+    listed = run("btrfs", "subvolume", "list", disk).output
+    return [line.partition(" path ")[2] for line in listed.splitlines()]
+
+
+def _files(folder: str) -> Iterator[str]:
+    for where, _, names in os.walk(folder):
+        yield from (os.path.join(where, each) for each in names)
+
+
+def _pids() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def _ancestors() -> set[int]:
+    pids, pid = set(), os.getpid()
+    while pid > 0:
+        pids.add(pid)
+        pid = _parent(pid)
+    return pids
+
+
+def _parent(pid: int) -> int:
+    return int(_read(f"/proc/{pid}/stat").rpartition(")")[2].split()[1])
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as f:
+        return f.read()
