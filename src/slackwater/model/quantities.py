@@ -69,10 +69,9 @@ def format_bytes(count: int) -> str:
 
 def format_duration(seconds: float) -> str:
     """Write a time span, 0 or longer, for people: `250ms`, `2.3s`, `1h 30m`, `3d`; at most two units."""
-    if seconds < 0.0005:
-        return "0s"
     if seconds < 0.9995:
-        return f"{round(seconds * 1000)}ms"
+        milliseconds = round(seconds * 1000)
+        return f"{milliseconds}ms" if milliseconds else "0s"
     if seconds < 59.95:
         return f"{round(seconds, 1):g}s"
     left = round(seconds)
