@@ -46,10 +46,10 @@ def test_the_folders_are_made_for_their_owner_only(tmp_path: Path) -> None:
 def test_a_folder_that_others_may_write_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     there = places(tmp_path)
     os.mkdir(there.state_dir)
-    os.chmod(there.state_dir, 0o770)
+    os.chmod(there.state_dir, 0o720)
     with pytest.raises(RightsError, match="others may write it"):
         there.ensure()
-    assert stat.S_IMODE(os.stat(there.state_dir).st_mode) == 0o770
+    assert stat.S_IMODE(os.stat(there.state_dir).st_mode) == 0o720
 
 
 def test_a_file_in_a_folders_place_is_named(tmp_path: Path) -> None:
