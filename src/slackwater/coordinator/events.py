@@ -20,7 +20,7 @@ from slackwater.journal.effects import Effect
 from slackwater.journal.journal import Journal
 from slackwater.model.component import Component, ComponentRef
 from slackwater.model.facts import Facts
-from slackwater.model.plan import Hold, Limits, Plan, Window
+from slackwater.model.plan import Consistency, Hold, Limits, Plan, Window
 from slackwater.model.session import Phase
 from slackwater.model.storage import ShadowCopy, Volume
 from slackwater.providers.contract import Commit, Provider
@@ -57,12 +57,13 @@ class Taken:
     """A set that is whole, and was taken within its window."""
 
     created: datetime
+    consistency: Consistency
     expected: Mapping[ComponentRef, Facts]
     copies: tuple[ShadowCopy, ...]
     window: Window
 
 
-async def take(plan: Plan, session: str, parts: Parts, story: Story) -> Taken:
+async def take(plan: Plan, session: str, parts: Parts, story: Story, *, accept_crash: bool = False) -> Taken:
     """Bring writers and providers to one moment.
 
     Whatever happens, everything that was asked to freeze is asked to thaw before this returns or raises. When it
@@ -74,7 +75,7 @@ async def take(plan: Plan, session: str, parts: Parts, story: Story) -> Taken:
     """
     with ExitStack() as opened:
         with story.phase(Phase.PREPARE):
-            expected = await _prepare_writers(plan, parts)
+            consistency, expected = await _prepare_writers(plan, parts, story, accept_crash=accept_crash)
             snapshots = [parts.provider(v).snapshot_effect(v, session) for v in plan.volumes]
             commits = await in_thread(_prepare_storage, plan, session, parts, opened)
             guard, gathered = await in_thread(_prepare_hold, plan, session, parts, opened)
@@ -87,14 +88,22 @@ async def take(plan: Plan, session: str, parts: Parts, story: Story) -> Taken:
     for entry, each in zip(entries, facts, strict=True):
         parts.journal.done(entry, each)
     copies = tuple(parts.provider(v).copy(v, session, each) for v, each in zip(plan.volumes, facts, strict=True))
-    return Taken(created, expected, copies, window)
+    return Taken(created, consistency, expected, copies, window)
 
 
-async def _prepare_writers(plan: Plan, parts: Parts) -> dict[ComponentRef, Facts]:
+async def _prepare_writers(
+    plan: Plan, parts: Parts, story: Story, *, accept_crash: bool
+) -> tuple[Consistency, dict[ComponentRef, Facts]]:
     """All slow work of the engines, and where they stand; side by side."""
     calls = [partial(parts.writer(each).prepare, each) for each in plan.components]
-    facts = await side_by_side(calls)
-    return {each.ref: found for each, found in zip(plan.components, facts, strict=True)}
+    try:
+        facts = await side_by_side(calls)
+    except SlackwaterError as e:
+        if not accept_crash:
+            raise
+        story.say("warning", f"A writer failed, and the specification accepts a crash-consistent replica: {e.sentence}")
+        return Consistency.CRASH, {each.ref: {} for each in plan.components}
+    return plan.consistency, {each.ref: found for each, found in zip(plan.components, facts, strict=True)}
 
 
 def _prepare_storage(plan: Plan, session: str, parts: Parts, opened: ExitStack) -> list[Commit]:

@@ -58,7 +58,7 @@ def make_plan(grounds: Grounds, *, configuration_check: str, limits: Limits) -> 
     findings += grounds.checks
     findings += _unprovided(grounds.located)
     findings += _same_names(volumes)
-    findings += _foreign(grounds.foreign, configuration_check)
+    findings += foreign_findings(grounds.foreign, configuration_check)
     hold, reason = Hold.ATOMIC, ""
     if volumes:
         hold, reason, against = _argue(components, volumes, grounds)
@@ -159,7 +159,7 @@ def _same_names(volumes: Sequence[Volume]) -> list[Finding]:
     ]
 
 
-def _foreign(foreign: Mapping[str, Sequence[str]], check: str) -> list[Finding]:
+def foreign_findings(foreign: Mapping[str, Sequence[str]], check: str) -> list[Finding]:
     """The configuration check: recovery turns whole volumes back, and whatever else lies on them goes along."""
     found = []
     for entries in foreign.values():

@@ -153,6 +153,14 @@ class Journal:
             SlackwaterError: as the effect's `make`.
         """
         (entry,) = self.intend(session, [effect])
+        return self.make(entry, effect)
+
+    def make(self, entry: int, effect: Effect) -> Facts:
+        """Make an effect whose intent is committed.
+
+        Raises:
+            SlackwaterError: as the effect's `make`.
+        """
         facts = effect.make()
         self.done(entry, facts)
         return facts
@@ -225,6 +233,11 @@ class Journal:
             "SELECT id, session, kind, fields, state, facts FROM effect WHERE session = ? ORDER BY id", (session,)
         )
         return [Entry(i, s, k, json.loads(f), EffectState(st), json.loads(fa)) for i, s, k, f, st, fa in rows]
+
+    def effects(self, session: str) -> list[Effect]:
+        """The effects of a session whose kind is known here, rebuilt, in the order of their intents."""
+        loaded = [self._kinds.load(entry.kind, entry.fields) for entry in self.entries(session)]
+        return [effect for effect in loaded if effect is not None]
 
     def _read(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         with self._mutex, _plainly():

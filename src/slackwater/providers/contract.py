@@ -9,7 +9,7 @@ other rooms are good in any process of this host for as long as the thing exists
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from slackwater.journal.effects import Effect
 from slackwater.model.facts import Facts, Finding
@@ -26,6 +26,15 @@ class Commit(Protocol):
         Raises:
             OSError: the kernel refused.
         """
+        ...
+
+
+@runtime_checkable
+class Exchange(Effect, Protocol):
+    """The effect that puts one clone in one volume's place, by one atomic call."""
+
+    def made(self) -> bool:
+        """Whether the storage shows the clone in the volume's place."""
         ...
 
 

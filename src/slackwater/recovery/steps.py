@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The steps of a recovery as values: the preview prints them, a session makes them, the journal finishes or undoes
-them.
+"""The steps of a recovery as values: a preview prints them, a session makes them, the journal mends them.
 
 Switch, do not copy: a writable clone of the replica, made beside while the application still runs, takes the place of
 its volumes; what was there is set aside and becomes the undo replica. Begin with `recover`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -34,7 +33,6 @@ class Hands:
 
     writers: Mapping[str, Writer]
     providers: Mapping[str, Provider]
-    journal: Journal
     clock: Clock
 
 
@@ -80,6 +78,10 @@ class Recovered:
     reached: Mapping[ComponentRef, Facts]
 
 
+Learnt = Callable[[Mapping[ComponentRef, Facts]], None]
+"""Told, before the switch, what later recoveries have to know."""
+
+
 def plan_steps(order: RecoveryOrder, session: str, hands: Hands) -> Steps:
     """Turn a recovery order into steps. Reads only."""
     (provider,) = {volume.provider for volume in order.live}
@@ -102,7 +104,9 @@ def _rolls(order: RecoveryOrder) -> bool:
     return order.source.kind is ReplicaKind.BACKUP
 
 
-async def recover(order: RecoveryOrder, session: str, owner: str, hands: Hands, story: Story) -> Recovered:
+async def recover(
+    order: RecoveryOrder, session: str, owner: str, hands: Hands, journal: Journal, story: Story, learnt: Learnt
+) -> Recovered:
     """Put the application back on the replica.
 
     When it raises, the caller undoes the session by its journal: the application is then where it was.
@@ -110,35 +114,38 @@ async def recover(order: RecoveryOrder, session: str, owner: str, hands: Hands, 
     Raises:
         SlackwaterError: a step failed, or the application did not recover as it had to.
     """
-    journal = hands.journal
     steps = plan_steps(order, session, hands)
     with story.phase(Phase.PREPARE):
+        for effect in steps.clones:
+            await in_thread(journal.run, session, effect)
         expected = await in_thread(_prepare, order, steps, session, owner, hands)
+        learnt(expected)
     began_s = hands.clock.boot_s()
     with story.phase(Phase.STOP):
-        await _make(journal, session, steps.stop)
+        for effect in steps.stop:
+            await in_thread(journal.run, session, effect)
         await in_thread(_nobody_else, order, hands)
         stopped = hands.clock.now()
+    # All further intents at once: from the decision on, a reconcile must know the whole way to the end.
+    ahead = Ahead(journal, session, (*steps.exchange, *steps.start, *steps.settle, *steps.seal))
     with story.phase(Phase.SWITCH):
-        await _make(journal, session, steps.exchange)
+        await ahead.make(steps.exchange)
         journal.decide(session, Decision.FINISH)
     with story.phase(Phase.START):
-        await _make(journal, session, steps.start)
+        await ahead.make(steps.start)
         reached = {}
         for each in order.now:
             confirm = partial(hands.writers[each.ref.writer].confirm, timeout_s=order.timeout_s)
             reached[each.ref] = {**expected[each.ref], **await in_thread(confirm, each, expected[each.ref])}
     downtime_ms = (hands.clock.boot_s() - began_s) * 1000
     with story.phase(Phase.RECORD):
-        await _make(journal, session, (*steps.settle, *steps.seal))
-        undo = await in_thread(record_aside, session, hands, undo_document(order, steps, session, owner, stopped))
+        await ahead.make((*steps.settle, *steps.seal))
+        undo = await in_thread(record_aside, undo_document(order, steps, session, owner, stopped), hands, journal)
     return Recovered(undo, round(downtime_ms, 3), reached)
 
 
 def _prepare(order: RecoveryOrder, steps: Steps, session: str, owner: str, hands: Hands) -> dict[ComponentRef, Facts]:
-    """Make the clones and their files ready, and put the undo replica's document beside them, before anything stops."""
-    for effect in steps.clones:
-        hands.journal.run(session, effect)
+    """Make the clones' files ready, and put the undo replica's document beside them, before anything stops."""
     document = undo_document(order, steps, session, owner, hands.clock.now())
     for provider in _providers(document, hands):
         provider.write_document(document)
@@ -194,9 +201,17 @@ def _nobody_else(order: RecoveryOrder, hands: Hands) -> None:
             )
 
 
-async def _make(journal: Journal, session: str, effects: Sequence[Effect]) -> None:
-    for effect in effects:
-        await in_thread(journal.run, session, effect)
+class Ahead:
+    """Effects whose intents are committed together, and which are made one by one, in order."""
+
+    def __init__(self, journal: Journal, session: str, effects: Sequence[Effect]) -> None:
+        self._journal = journal
+        self._entries = iter(journal.intend(session, effects))
+
+    async def make(self, effects: Sequence[Effect]) -> None:
+        """Make the next of them."""
+        for effect in effects:
+            await in_thread(self._journal.make, next(self._entries), effect)
 
 
 def undo_document(order: RecoveryOrder, steps: Steps, session: str, owner: str, created: datetime) -> BackupComponents:
@@ -219,12 +234,12 @@ def undo_document(order: RecoveryOrder, steps: Steps, session: str, owner: str, 
     )
 
 
-def record_aside(session: str, hands: Hands, document: BackupComponents) -> BackupComponents:
+def record_aside(document: BackupComponents, hands: Hands, journal: Journal) -> BackupComponents:
     """Complete the undo replica's document with what sealing it showed, beside the copies. Idempotent.
 
     Also what a reconcile does for a recovery that died after its switch.
     """
-    sealed = [entry.facts for entry in hands.journal.entries(session) if entry.kind.endswith(".seal")]
+    sealed = [entry.facts for entry in journal.entries(document.session) if entry.kind.endswith(".seal")]
     copies = tuple(replace(copy, facts=facts) for copy, facts in zip(document.copies, sealed, strict=True))
     complete = replace(document, copies=copies)
     for provider in _providers(complete, hands):

@@ -25,10 +25,14 @@ class SessionLock:
         except BlockingIOError:
             os.close(fd)
             return False
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, note.encode(), 0)
         self._fd = fd
+        self.note(note)
         return True
+
+    def note(self, text: str) -> None:
+        """Say, for those who find the lock taken, what it is held for."""
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, text.encode(), 0)
 
     def holder(self) -> str:
         """The note of whoever holds it now, or held it last."""

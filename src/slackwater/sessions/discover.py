@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is here: every component, its volumes, the hold a backup would use, and whether it could be recovered."""
+
+from dataclasses import dataclass
+
+from slackwater.model.component import Component
+from slackwater.model.facts import Finding, Severity
+from slackwater.model.plan import Hold, Limits
+from slackwater.model.storage import Volume
+from slackwater.sessions.cell import Cell
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """One component and what can be done for it today."""
+
+    component: Component
+    volumes: tuple[Volume, ...]
+    hold: Hold | None
+    """None when it cannot be backed up."""
+    reason: str
+    """Why this hold is enough, or why there is none."""
+    recoverable: bool
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """Everything on this host."""
+
+    components: tuple[Discovered, ...]
+    failures: tuple[Finding, ...]
+
+
+async def discover(cell: Cell) -> Discovery:
+    """Ask every writer, and plan a backup of each component alone. Reads only."""
+    identified = await cell.host.identify()
+    return Discovery(tuple([await look(cell, each) for each in identified.components]), identified.failures)
+
+
+async def look(cell: Cell, component: Component) -> Discovered:
+    """Plan a backup and a recovery of one component, as the strictest specification would."""
+    planned = await cell.host.plan([component], configuration_check="strict", limits=Limits())
+    plan = planned.plan
+    refusals = list(plan.refusals)
+    against = [] if refusals else await cell.host.recoverable(plan)
+    findings = tuple(dict.fromkeys((*plan.findings, *against)))
+    against_all = [each for each in findings if each.severity is Severity.REFUSAL]
+    return Discovered(
+        component=component,
+        volumes=plan.volumes,
+        hold=None if refusals else plan.hold,
+        reason=refusals[0].sentence if refusals else plan.reason,
+        recoverable=not against_all,
+        findings=findings,
+    )

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Putting right what a session left that was cut off, and making catalog and storage agree.
+
+Every session does this before its own work; `slackwater reconcile` does only this, and explains it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from slackwater.hosts.contract import Reconciled
+from slackwater.hosts.local import require_root
+from slackwater.model.replica import Replica, ReplicaState
+from slackwater.model.session import Outcome, Session
+from slackwater.sessions.cell import Cell
+from slackwater.system.locks import SessionLock
+from slackwater.system.processes import alive
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileResult:
+    """What was found and done."""
+
+    sessions: tuple[Reconciled, ...]
+    released: tuple[str, ...]
+    adopted: tuple[str, ...]
+    """Replicas that were whole on the storage and not yet in the catalog."""
+    aborted: tuple[str, ...]
+    """Sessions that the catalog took for running, and whose process is dead."""
+    missing: tuple[str, ...]
+    """Replicas that the catalog knows and the storage does not hold as they were made."""
+    deleted: tuple[str, ...]
+    """Replicas whose deletion had been decided, and is now done."""
+
+    @property
+    def unmended(self) -> tuple[str, ...]:
+        """What could not be put right now."""
+        return tuple(f"{m.effect}: {m.error}" for each in self.sessions for m in each.mended if m.error)
+
+
+async def reconcile(cell: Cell) -> ReconcileResult:
+    """Put everything right that is not part of a session that runs."""
+    require_root()
+    cell.places.ensure()
+    released = tuple(cell.host.release_leftovers())
+    with SessionLock(cell.places.session_lock) as lock:
+        if not lock.acquire("reconcile"):
+            return ReconcileResult((), released, (), (), (), ())
+        sessions = tuple(await cell.host.reconcile())
+        return ReconcileResult(
+            sessions=sessions,
+            released=released,
+            adopted=await _adopt(cell),
+            deleted=await _finish_deletions(cell, sessions),
+            aborted=_bury(cell, sessions),
+            missing=await _compare(cell),
+        )
+
+
+async def mend(cell: Cell) -> Sequence[str]:
+    """What every session does first: mend those that were cut off, and say so. The session's lock is held by the
+    caller.
+    """
+    released = cell.host.release_leftovers()
+    if not cell.host.pending() and not _dead(cell):
+        return released
+    sessions = await cell.host.reconcile()
+    adopted = await _adopt(cell)
+    await _finish_deletions(cell, sessions)
+    _bury(cell, sessions)
+    told = [f"Session {each.session} had been cut off and was put right." for each in sessions if each.whole]
+    told += [
+        f"Session {each.session} was cut off; not put right yet: {m.effect}: {m.error}"
+        for each in sessions
+        for m in each.mended
+        if m.error
+    ]
+    return [*released, *told, *(f"Replica {each} was whole and is now in the catalog." for each in adopted)]
+
+
+async def _adopt(cell: Cell) -> tuple[str, ...]:
+    """Take into the catalog what is whole on the storage."""
+    known = {each.id for each in cell.catalog.replicas.list()}
+    open_sessions = set(cell.host.pending())
+    adopted = []
+    for found in await cell.host.found():
+        if found.document and found.session not in known and found.session not in open_sessions:
+            cell.catalog.replicas.add(Replica(found.document))
+            known.add(found.session)
+            adopted.append(found.session)
+    return tuple(adopted)
+
+
+async def _finish_deletions(cell: Cell, sessions: Sequence[Reconciled]) -> tuple[str, ...]:
+    """Forget replicas whose copies are gone, where their deletion had been decided."""
+    del sessions
+    deleted = []
+    for replica in cell.catalog.replicas.list():
+        if replica.state is ReplicaState.DELETING and await cell.host.missing(replica):
+            cell.catalog.replicas.remove(replica.id)
+            deleted.append(replica.id)
+    return tuple(deleted)
+
+
+def _dead(cell: Cell) -> list[Session]:
+    return [each for each in cell.catalog.sessions.running() if not alive(each.process)]
+
+
+def _bury(cell: Cell, sessions: Sequence[Reconciled]) -> tuple[str, ...]:
+    """Record the end of sessions whose process died before it could."""
+    finished = {each.session for each in sessions if each.document is not None}
+    buried = []
+    for dead in _dead(cell):
+        outcome = Outcome.COMPLETED if dead.id in finished else Outcome.ABORTED
+        cell.catalog.sessions.update(replace(dead, outcome=outcome, ended=cell.clock.now()))
+        buried.append(dead.id)
+    return tuple(buried)
+
+
+async def _compare(cell: Cell) -> tuple[str, ...]:
+    """Mark replicas that the storage does not hold as they were made, and those that are back."""
+    missing = []
+    for replica in cell.catalog.replicas.list():
+        why = await cell.host.missing(replica)
+        if why:
+            missing.append(replica.id)
+        state = ReplicaState.MISSING if why else ReplicaState.GOOD
+        if replica.state is not ReplicaState.DELETING and replica.state is not state:
+            cell.catalog.replicas.set_state(replica.id, state)
+    return tuple(missing)

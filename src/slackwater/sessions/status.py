@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where we stand: for each specification the last good replica and its age, and what it can be turned back to."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from slackwater.model.replica import Replica, ReplicaKind, ReplicaState
+from slackwater.model.session import Session
+from slackwater.sessions.cell import Cell
+
+
+@dataclass(frozen=True, slots=True)
+class SpecificationStatus:
+    """One specification, or one component that is backed up without one."""
+
+    specification: str
+    last_good: str
+    """The newest good replica; empty for none."""
+    last_good_at: datetime | None
+    age_s: float | None
+    verified: datetime | None
+    recoverable_from: datetime | None
+    recoverable_to: datetime | None
+    replicas: int
+    undo_replicas: int
+    last_session: Session | None
+    free_bytes: int | None
+    total_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The cell's state."""
+
+    specifications: tuple[SpecificationStatus, ...]
+    pending: tuple[str, ...]
+    """Sessions that were cut off: `slackwater reconcile` puts them right."""
+    broken: tuple[str, ...]
+    """Specifications that cannot be read."""
+
+
+async def status(cell: Cell, only: str = "") -> Status:
+    """Read the catalog, and the room on the volumes. Reads only."""
+    good, broken = cell.specifications
+    names = {each.name for each in good} | {each.document.specification for each in cell.catalog.replicas.list()}
+    wanted = sorted(name for name in names if not only or name == only)
+    return Status(
+        specifications=tuple([await _one(cell, name) for name in wanted]),
+        pending=tuple(cell.host.pending()),
+        broken=tuple(each.name for each in broken),
+    )
+
+
+async def _one(cell: Cell, name: str) -> SpecificationStatus:
+    replicas = cell.catalog.replicas.list(specification=name)
+    backups = _good(replicas, ReplicaKind.BACKUP)
+    newest = backups[-1] if backups else None
+    sessions = cell.catalog.sessions.list(specification=name, limit=1)
+    room = await cell.host.room(newest.volumes) if newest else None
+    return SpecificationStatus(
+        specification=name,
+        last_good=newest.id if newest else "",
+        last_good_at=newest.document.created if newest else None,
+        age_s=(cell.clock.now() - newest.document.created).total_seconds() if newest else None,
+        verified=newest.verified if newest else None,
+        recoverable_from=backups[0].document.created if backups else None,
+        recoverable_to=newest.document.created if newest else None,
+        replicas=len(backups),
+        undo_replicas=len(_good(replicas, ReplicaKind.UNDO)),
+        last_session=sessions[0] if sessions else None,
+        free_bytes=room.free_bytes if room else None,
+        total_bytes=room.total_bytes if room else None,
+    )
+
+
+def _good(replicas: list[Replica], kind: ReplicaKind) -> list[Replica]:
+    """Good replicas of a kind, oldest first."""
+    good = [each for each in replicas if each.document.kind is kind and each.state is ReplicaState.GOOD]
+    return sorted(good, key=lambda each: each.document.created)

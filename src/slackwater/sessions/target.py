@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what was typed to specifications and components."""
+
+import difflib
+from collections.abc import Sequence
+
+from slackwater.config import specification as specs
+from slackwater.config.specification import Specification
+from slackwater.errors import NotFoundError, RefusedError, UsageError
+from slackwater.hosts.contract import Identified
+from slackwater.model.component import Component, ComponentRef
+from slackwater.model.facts import Finding, Severity
+from slackwater.sessions.cell import Cell
+
+
+def resolve(cell: Cell, target: str) -> Specification:
+    """The specification called `target`, or one made up for the component `WRITER:COMPONENT`.
+
+    Raises:
+        NotFoundError: no such specification.
+        UsageError: the specification is wrong.
+    """
+    if ":" not in target:
+        return specs.find(cell.places.specs_dir, target)
+    try:
+        return specs.implicit(ComponentRef.parse(target))
+    except ValueError as e:
+        raise UsageError(f"{e}.", data="Nothing was changed.") from None
+
+
+def select(identified: Identified, refs: Sequence[ComponentRef]) -> list[Component]:
+    """The components of these names, in this order.
+
+    Raises:
+        NotFoundError: one is not there; the hint names what comes close, or why nothing can be seen.
+    """
+    by_ref = {each.ref: each for each in identified.components}
+    for ref in refs:
+        if ref not in by_ref:
+            raise NotFoundError(
+                f"There is no component {ref} on this host.",
+                data="Nothing was changed.",
+                hint=_what_there_is(str(ref), [str(each) for each in by_ref], identified.failures),
+                code="no-component",
+            )
+    return [by_ref[ref] for ref in refs]
+
+
+def _what_there_is(wanted: str, names: Sequence[str], failures: Sequence[Finding]) -> str:
+    if close := difflib.get_close_matches(wanted, names, n=3):
+        return f"Did you mean {' or '.join(close)}?"
+    if names:
+        return "`slackwater discover` shows what there is."
+    if failures:
+        return failures[0].sentence
+    return "No writer found an application here. Is the server running, and are you root?"
+
+
+def refuse(findings: Sequence[Finding]) -> None:
+    """Raise when anything stands against the session.
+
+    Raises:
+        RefusedError: with every reason, the first one's hint and code.
+    """
+    against = [each for each in findings if each.severity is Severity.REFUSAL]
+    if against:
+        raise RefusedError(
+            " ".join(each.sentence for each in against),
+            data="Nothing was changed.",
+            hint=" ".join(dict.fromkeys(each.hint for each in against if each.hint)),
+            code=against[0].code,
+        )
