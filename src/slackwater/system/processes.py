@@ -12,7 +12,7 @@ from dataclasses import dataclass
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _WRITING = os.O_WRONLY | os.O_RDWR
 #: How often the processes are counted again before a tree that never stands still is taken as it is.
-_COUNTS = 100
+_COUNTS = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thaw process: what it froze is released when ordered, at the deadline, or when the coordinator dies.
+
+A program of its own: `python -I -S -B guard.py`, standard library only, nothing of ours. One JSON object per line on
+standard input: first what to guard, then `{"order": "freeze"}` and `{"order": "release"}`; one answer each on standard
+output. It never calls anything that can wait for a disk: cgroup files and a record on tmpfs are all it touches.
+Times are seconds of CLOCK_BOOTTIME, which goes on while the machine sleeps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import select
+import signal
+import time
+from contextlib import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any  # importing it would double the time to start
+
+IN_MODIFY, MCL_CURRENT = 2, 1  # inotify(7), mlockall(2)
+THAW_S = 2.0
+#: The longest sleep in each state: a poll's timeout stands still while the machine sleeps, the deadline does not.
+ROUND_MS = {"armed": None, "freezing": 1.0, "held": 50.0, "over": None}
+
+
+def now() -> float:
+    """Give the time that deadlines are measured in."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def write(path: str, text: str) -> None:
+    """Write a small file whole."""
+    with open(path, "w") as f:
+        f.write(text)
+
+
+class Cgroup:
+    """One cgroup, with everything open that freezing, watching and releasing it needs."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.switch = os.open(f"{path}/cgroup.freeze", os.O_RDWR | os.O_CLOEXEC)
+        self.events = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        folders = [folder for folder, _, _ in os.walk(path)]
+        self.lists = [os.open(f"{each}/cgroup.procs", os.O_RDONLY | os.O_CLOEXEC) for each in folders]
+
+    def turn(self, value: bytes) -> None:
+        """Write 1 to freeze it, 0 to thaw it; never waits for it to happen."""
+        os.pwrite(self.switch, value, 0)
+
+    def wanted(self) -> bool:
+        """Whether its own switch is at 1."""
+        return os.pread(self.switch, 8, 0).strip() == b"1"
+
+    def frozen(self) -> bool:
+        """Whether every process in it stands still; a removed one (ENODEV) holds nobody."""
+        try:
+            return b"frozen 1" in os.pread(self.events, 256, 0)
+        except OSError:
+            return False
+
+    def members(self) -> set[int]:
+        """Every process in it and below."""
+        found: set[int] = set()
+        for each in self.lists:
+            with suppress(OSError):  # the processes of a threaded cgroup are listed by the one above it
+                os.lseek(each, 0, os.SEEK_SET)
+                while text := os.read(each, 65536):
+                    found.update(int(pid) for pid in text.split())
+        return found
+
+
+class Guard:
+    """One hold: armed, then freezing, then held, then over."""
+
+    def __init__(self, start: dict[str, Any]) -> None:
+        self.start = start
+        self.cgroups = [Cgroup(path) for path in start["cgroups"]]
+        self.state, self.deadline, self.ordered, self.held = "armed", math.inf, 0.0, 0.0
+        self.members: list[set[int]] = []
+        self.answer: dict[str, Any] = {}
+        self.input = b""
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        # cgroup.events tells of changes every 10 ms at most: only a watch on the switches sees each stranger's hand.
+        self.watch = self.libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        for each in self.cgroups:
+            if self.libc.inotify_add_watch(self.watch, f"{each.path}/cgroup.freeze".encode(), IN_MODIFY) < 0:
+                raise OSError(ctypes.get_errno(), f"{each.path} cannot be watched (inotify(7))")
+
+    def settle(self) -> None:
+        """Become something that no memory pressure, busy machine or death of others holds up."""
+        os.chdir("/")
+        with suppress(PermissionError):
+            os.setsid()
+        with suppress(OSError):
+            os.makedirs(self.start["home"], exist_ok=True)
+            write(f"{self.start['home']}/cgroup.procs", "0")
+        for each in self.cgroups:
+            if {os.getpid(), os.getppid()} & each.members():
+                raise OSError(0, f"{each.path} contains the guard or the coordinator itself")
+            if each.wanted():
+                raise OSError(0, f"{each.path} was frozen by somebody else before")
+        with suppress(OSError):
+            write("/proc/self/oom_score_adj", "-1000")
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        # Only what is there now: with MCL_FUTURE and a user's limit the next allocation would kill us.
+        locked = os.geteuid() == 0 and self.libc.mlockall(MCL_CURRENT) == 0
+        self.say({"event": "armed", "locked": locked, "realtime": os.sched_getscheduler(0) == os.SCHED_FIFO})
+
+    def run(self) -> None:
+        """Wait for orders, the deadline, signals and the coordinator's death, until there is nothing left to guard."""
+        poll = select.poll()
+        woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker)
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(each, lambda *_: None)
+        for fd in (0, self.start["coordinator_fd"], woken):
+            poll.register(fd, select.POLLIN)
+        for cgroup in self.cgroups:
+            poll.register(cgroup.events, select.POLLPRI)
+        self.settle()
+        while True:
+            left_ms = max(0.0, self.deadline - now()) * 1000
+            longest_ms = ROUND_MS[self.state]
+            ready = {fd for fd, _ in poll.poll(longest_ms and min(longest_ms, left_ms))}
+            self.look()
+            if self.start["coordinator_fd"] in ready:
+                return self.release("coordinator's death")
+            if woken in ready:
+                os.read(woken, 64)
+                if self.state == "armed":
+                    return None
+                self.release("signal")
+            if 0 in ready and not self.obey():
+                if self.state in ("armed", "over"):
+                    return None
+                poll.unregister(0)  # the orders have ended, the hold has not
+
+    def look(self) -> None:
+        """See what time and the kernel have done."""
+        standing = [each.frozen() for each in self.cgroups]  # reading each one also ends its POLLPRI
+        if now() >= self.deadline:
+            self.release("deadline")
+        elif self.state == "freezing" and all(standing):
+            self.state, self.held = "held", now()
+            self.deadline = min(self.deadline, self.held + self.start["hold_s"])
+            self.members = [each.members() for each in self.cgroups]
+            self.say({"event": "frozen", "at": self.held, "took_ms": (self.held - self.ordered) * 1000})
+
+    def obey(self) -> bool:
+        """Carry out what lies in the pipe; False at its end."""
+        text = os.read(0, 65536)
+        *lines, self.input = (self.input + text).split(b"\n")
+        for line in lines:
+            order = json.loads(line)["order"]
+            if self.state == "over":
+                self.say(self.answer)
+            elif order == "freeze" and self.state == "armed":
+                self.freeze()
+            elif order == "release" and self.state != "armed":
+                self.release("order")
+            else:
+                self.say({"event": "refused", "why": f"{order} makes no sense when {self.state}"})
+        return bool(text)
+
+    def freeze(self) -> None:
+        """Record what is about to be frozen, then freeze it; whether it stands still is seen later."""
+        self.state, self.ordered = "freezing", now()
+        self.deadline = self.ordered + self.start["freeze_s"]
+        try:
+            record = {key: self.start[key] for key in ("session", "guard", "coordinator", "cgroups")}
+            write(self.start["record"] + ".new", json.dumps(record | {"deadline_s": self.deadline}))
+            os.rename(self.start["record"] + ".new", self.start["record"])
+            for each in self.cgroups:
+                each.turn(b"1")
+        except OSError as e:
+            self.release(f"failure: {e}")
+        self.touched()
+
+    def release(self, by: str) -> None:
+        """Let go of everything, each whatever becomes of the others; then say how it went."""
+        if self.state not in ("freezing", "held"):
+            return
+        asked, whole = now(), self.state == "held"
+        if asked >= self.deadline:
+            by = "deadline"
+        broken = not (whole and self.stood_still())
+        for each in self.cgroups:
+            with suppress(OSError):
+                each.turn(b"0")
+        while (stuck := [each.path for each in self.cgroups if each.frozen()]) and now() < asked + THAW_S:
+            time.sleep(0.0002)
+        for name in () if stuck else (self.start["record"], self.start["record"] + ".new"):
+            with suppress(OSError):
+                os.unlink(name)
+        self.state, self.deadline = "over", math.inf
+        self.answer = {"event": "released" if whole or by != "deadline" else "late", "by": by, "broken": broken}
+        self.answer |= {"stuck": stuck, "held_ms": (asked - self.held) * 1000 if whole else 0.0}
+        self.answer |= {"frozen_ms": (now() - self.ordered) * 1000}
+        self.say(self.answer)
+
+    def stood_still(self) -> bool:
+        """Nobody thawed, moved or ended one of ours since all of them stood still."""
+        try:
+            still = all(each.wanted() and each.frozen() for each in self.cgroups)
+            return still and not self.touched() and self.members == [each.members() for each in self.cgroups]
+        except OSError:
+            return False
+
+    def touched(self) -> bool:
+        """Whether anybody, ourselves included, wrote to a switch since this was last asked."""
+        try:
+            return bool(os.read(self.watch, 65536))
+        except BlockingIOError:
+            return False
+
+    def say(self, answer: dict[str, Any]) -> None:
+        """Answer, unless nobody listens any more."""
+        with suppress(OSError):
+            os.write(1, json.dumps(answer).encode() + b"\n")
+
+
+def main() -> None:
+    """Guard one hold; whatever goes wrong here, nothing stays frozen."""
+    os.set_blocking(1, False)
+    guard = None
+    try:
+        with open(0, "rb", buffering=0, closefd=False) as lines:
+            guard = Guard(json.loads(lines.readline()))
+        guard.run()
+    except OSError as e:
+        os.write(1, json.dumps({"event": "refused", "why": e.strerror or str(e)}).encode() + b"\n")
+    finally:
+        if guard:
+            guard.release("failure")
+
+
+if __name__ == "__main__":
+    main()
