@@ -140,7 +140,7 @@ async def _window(
             with story.phase(Phase.FREEZE):
                 await _freeze(plan, parts, guard)
             with story.phase(Phase.SNAPSHOT):
-                await _commit(commits, guard)
+                await _commit(commits)
                 created = parts.clock.now()
         except BaseException as e:
             failure = e
@@ -170,32 +170,16 @@ async def _freeze(plan: Plan, parts: Parts, guard: Guard | None) -> None:
         await in_thread(guard.freeze)
 
 
-async def _commit(commits: Sequence[Commit], guard: Guard | None) -> None:
-    """Every provider at once; should the guard die meanwhile, everything is released at once."""
-    failure: Exception | None = None
-    async with anyio.create_task_group() as group:
-        if guard is not None:
-            group.start_soon(_release_when_dead, guard)
-        try:
-            await side_by_side(commits)
-        except Exception as e:  # noqa: BLE001  # raised again below, outside the group, which would wrap it
-            failure = e
-        finally:
-            group.cancel_scope.cancel()
-    if isinstance(failure, OSError):
+async def _commit(commits: Sequence[Commit]) -> None:
+    """Every provider at once. Should the guard die meanwhile, its client releases everything, and the thaw tells."""
+    try:
+        await side_by_side(commits)
+    except OSError as e:
         raise SlackwaterError(
-            f"The snapshot could not be taken: {failure.strerror or failure}.",
+            f"The snapshot could not be taken: {e.strerror or e}.",
             data="The application goes on, and nothing was kept.",
             code="snapshot",
-        ) from failure
-    if failure is not None:
-        raise failure
-
-
-async def _release_when_dead(guard: Guard) -> None:
-    """Coordinator and guard watch each other: a dead guard means that everything is released now."""
-    await anyio.wait_readable(guard.died)
-    await in_thread(guard.close)
+        ) from e
 
 
 def _thaw(plan: Plan, parts: Parts, guard: Guard | None) -> Window:

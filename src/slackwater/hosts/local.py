@@ -22,7 +22,7 @@ from slackwater.model.storage import Room, Volume
 from slackwater.providers.contract import Exchange, Provider
 from slackwater.recovery import checks
 from slackwater.recovery.steps import Hands, Learnt, Recovered, RecoveryOrder, plan_steps, record_aside, recover
-from slackwater.system import cgroups, mounts, processes
+from slackwater.system import cgroups, processes
 from slackwater.system.clock import SYSTEM_CLOCK, Clock
 from slackwater.system.crew import in_thread, side_by_side
 from slackwater.system.story import Story
@@ -54,9 +54,11 @@ class LocalHost:
     def _journal(self) -> Journal:
         """Opened when it is first needed: previews and lists write nothing."""
         if self._opened is None:
-            kinds = [*cgroups.EFFECTS, *mounts.EFFECTS]
-            for room in (*self._writers.values(), *self._providers.values()):
-                kinds += room.effects
+            kinds: list[type[Effect]] = [cgroups.Gather, cgroups.Freeze]
+            for writer in self._writers.values():
+                kinds += writer.effects
+            for provider in self._providers.values():
+                kinds += provider.effects
             self._opened = Journal(self._journal_file, EffectKinds(kinds))
         return self._opened
 
@@ -113,7 +115,7 @@ class LocalHost:
         self, session: str, specification: str, plan: Plan, story: Story, *, accept_crash: bool
     ) -> BackupComponents:
         """Take the set; its document lies beside it, and the session has decided to finish, when this returns."""
-        parts = events.Parts(self._writers, self._providers, self._journal, self._clock, _gather, self._arm)
+        parts = events.Parts(self._writers, self._providers, self._journal, self._clock, cgroups.plan_gather, self._arm)
         taken = await events.take(plan, session, parts, story, accept_crash=accept_crash)
         document = BackupComponents(
             schema_version=1,
@@ -251,13 +253,6 @@ class LocalHost:
 
     def _providers_of(self, document: BackupComponents) -> list[Provider]:
         return [self._provider(name) for name in sorted({copy.volume.provider for copy in document.copies})]
-
-
-def _gather(session: str, pids: frozenset[int]) -> tuple[str, tuple[Effect, ...]]:
-    """Where the processes can be frozen together, and the effects that bring them there."""
-    cgroup, gather = cgroups.plan_gather(session, pids)
-    freeze = cgroups.Freeze(cgroup)
-    return cgroup, (freeze,) if gather is None else (gather, freeze)
 
 
 def _as_now(recorded: Component, present: Component | None) -> Component:

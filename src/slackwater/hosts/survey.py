@@ -34,7 +34,7 @@ def grounds(components: Sequence[Component], writers: Writers, providers: Provid
         checks=found,
         foreign={v.id: _foreign(components, v, located, providers) for v in volumes.values()},
         not_freezable=_not_freezable(components, writers) if several else "",
-        outside_writers=_outside_writers(volumes.values(), pids) if several else (),
+        outside_writers=_outside_writers(list(volumes.values()), pids) if several else (),
     )
 
 
@@ -42,8 +42,10 @@ def _locate(component: Component, files: FileSet, providers: Providers) -> Locat
     for provider in providers.values():
         if volume := provider.volume_of(files.path):
             return Located(component, files, volume)
-    mount = mounts.mount_of(files.path)
-    return Located(component, files, None, mount.fstype if mount else "")
+    try:
+        return Located(component, files, None, mounts.mount_of(files.path).kind)
+    except OSError:
+        return Located(component, files, None)
 
 
 def _trees(components: Sequence[Component], volume: Volume, located: Sequence[Located]) -> list[str]:

@@ -12,6 +12,8 @@ from slackwater.model.session import Outcome, Session
 from slackwater.sessions.cell import Cell
 from slackwater.system.processes import alive, pid_of
 
+_POLL_S = 0.05
+
 
 async def abort(cell: Cell, session_id: str, *, timeout_s: float = 60.0) -> Session:
     """Ask the session's process to stop, and wait until it has put everything back.
@@ -31,9 +33,10 @@ async def abort(cell: Cell, session_id: str, *, timeout_s: float = 60.0) -> Sess
             hint="slackwater reconcile",
         )
     os.kill(pid_of(session.process), signal.SIGTERM)
-    with anyio.move_on_after(timeout_s):
-        while alive(session.process):
-            await anyio.sleep(0.05)
+    for _ in range(int(timeout_s / _POLL_S)):
+        if not alive(session.process):
+            break
+        await anyio.sleep(_POLL_S)
     if alive(session.process):
         raise SlackwaterError(
             f"The session {session_id} has not ended within {timeout_s:g} s.",

@@ -30,10 +30,11 @@ class Difference:
 async def check(cell: Cell) -> tuple[Difference, ...]:
     """Every difference between catalog and storage; an empty answer means that they agree."""
     known = {each.id: each for each in cell.catalog.replicas.list()}
-    differences = []
-    for replica in known.values():
-        if why := await cell.host.missing(replica):
-            differences.append(Difference(replica.id, DifferenceKind.MISSING, f"{replica.id}: {why}."))
+    differences = [
+        Difference(replica.id, DifferenceKind.MISSING, f"{replica.id}: {why}.")
+        for replica in known.values()
+        if (why := await cell.host.missing(replica))
+    ]
     for found in await cell.host.found():
         where = ", ".join(found.places)
         if found.document is None:

@@ -57,9 +57,7 @@ async def reconcile(cell: Cell) -> ReconcileResult:
 
 
 async def mend(cell: Cell) -> Sequence[str]:
-    """What every session does first: mend those that were cut off, and say so. The session's lock is held by the
-    caller.
-    """
+    """Mend what was cut off, and say so: what every session does first, holding the session's lock."""
     released = cell.host.release_leftovers()
     if not cell.host.pending() and not _dead(cell):
         return released

@@ -22,9 +22,7 @@ async def rotate(cell: Cell, specification: str, keep: int) -> tuple[Decision, .
 
 
 async def forget(cell: Cell, replica: Replica) -> None:
-    """Delete one replica for good. The session's lock is held by the caller; repeated after a crash by the
-    reconcile.
-    """
+    """Delete one replica for good, holding the session's lock; a reconcile goes on where a crash cut it off."""
     cell.catalog.replicas.set_state(replica.id, ReplicaState.DELETING)
     await cell.host.delete(replica.document)
     cell.catalog.replicas.remove(replica.id)
