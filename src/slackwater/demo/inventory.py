@@ -12,7 +12,7 @@ from typing import Self
 from slackwater.system.command import run
 
 MARK = "SLACKWATER_LAB"
-"""The environment variable that carries a lab's name into every process it starts."""
+"""The environment variable that carries a lab's name, or that of a cluster of it, into every process it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _process(pid: int, name: str) -> Process | None:
         if is_server:
             ours = name in command or name in os.readlink(f"/proc/{pid}/cwd")
         else:
-            ours = f"{MARK}={name}\0" in _read(f"/proc/{pid}/environ") + "\0"
+            ours = f"{MARK}={name}" in _read(f"/proc/{pid}/environ")
         if not ours:
             return None
         is_backend = is_server and command.startswith("postgres: ")
