@@ -59,7 +59,9 @@ async def reconcile(cell: Cell) -> ReconcileResult:
 async def mend(cell: Cell) -> Sequence[str]:
     """Mend what was cut off, and say so: what every session does first, holding the session's lock."""
     released = cell.host.release_leftovers()
-    if not cell.host.pending() and not _dead(cell):
+    # An empty catalog may be a new one over old storage, where ids would otherwise be given a second time.
+    fresh = not cell.catalog.sessions.list(limit=1)
+    if not cell.host.pending() and not _dead(cell) and not fresh:
         return released
     sessions = await cell.host.reconcile()
     adopted = await _adopt(cell)

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The journal on a real file, with effects that make real files."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from slackwater.errors import SlackwaterError
+from slackwater.journal.effects import EffectKinds
+from slackwater.journal.journal import SCHEMA_VERSION, Decision, EffectState, Journal
+from slackwater.model.facts import Facts
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Makes an empty file; the simplest thing outside the process."""
+
+    kind: ClassVar[str] = "test.touch"
+    path: str
+    tags: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        return f"touch {self.path}"
+
+    def make(self) -> Facts:
+        Path(self.path).touch()
+        return {"inode": os.stat(self.path).st_ino}
+
+    def undo(self) -> None:
+        Path(self.path).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Stubborn:
+    """Cannot be undone."""
+
+    kind: ClassVar[str] = "test.stubborn"
+    path: str
+
+    def describe(self) -> str:
+        return "be stubborn"
+
+    def make(self) -> Facts:
+        return {}
+
+    def undo(self) -> None:
+        raise SlackwaterError("No.")
+
+
+KINDS = EffectKinds([Touch, Stubborn])
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    journal = Journal(str(tmp_path / "journal.sqlite"), KINDS)
+    journal.begin("s1", "backup", "1:2:3")
+    return journal
+
+
+def test_an_effect_is_intended_before_and_done_after(journal: Journal, tmp_path: Path) -> None:
+    seen: list[EffectState] = []
+
+    class Spy(Touch):
+        def make(self) -> Facts:
+            seen.append(journal.entries("s1")[0].state)
+            return super().make()
+
+    facts = journal.run("s1", Spy(str(tmp_path / "a")))
+    assert seen == [EffectState.INTENT]
+    (entry,) = journal.entries("s1")
+    assert entry.state is EffectState.DONE
+    assert entry.facts == facts
+
+
+def test_undo_goes_backwards_and_one_failure_stops_nothing(journal: Journal, tmp_path: Path) -> None:
+    journal.run("s1", Touch(str(tmp_path / "a")))
+    journal.run("s1", Stubborn("x"))
+    journal.run("s1", Touch(str(tmp_path / "b"), ("tag",)))
+    mended = journal.undo("s1")
+    assert [each.effect for each in mended] == [f"touch {tmp_path}/b", "be stubborn", f"touch {tmp_path}/a"]
+    assert [bool(each.error) for each in mended] == [False, True, False]
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+    assert [each.effect for each in journal.undo("s1")] == ["be stubborn"]
+
+
+def test_a_decided_session_is_finished_and_settled(journal: Journal, tmp_path: Path) -> None:
+    journal.intend("s1", [Touch(str(tmp_path / "a")), Touch(str(tmp_path / "b"))])
+    journal.decide("s1", Decision.FINISH)
+    (cut_off,) = journal.open_sessions()
+    assert [each.action for each in journal.mend(cut_off)] == [Decision.FINISH, Decision.FINISH]
+    assert (tmp_path / "a").exists()
+    assert (tmp_path / "b").exists()
+    assert journal.open_sessions() == []
+    assert journal.entries("s1") == []
+
+
+def test_an_unmended_session_stays_open(journal: Journal) -> None:
+    journal.run("s1", Stubborn("x"))
+    (cut_off,) = journal.open_sessions()
+    assert journal.mend(cut_off)[0].error == "No."
+    assert [each.id for each in journal.open_sessions()] == ["s1"]
+
+
+def test_an_effect_that_nobody_knows_is_kept_and_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal.sqlite")
+    journal = Journal(path, KINDS)
+    journal.begin("s1", "backup", "1:2:3")
+    journal.run("s1", Touch(str(tmp_path / "a")))
+    journal.close()
+    stranger = Journal(path, EffectKinds([]))
+    (mended,) = stranger.undo("s1")
+    assert "test.touch" in mended.error
+    assert (tmp_path / "a").exists()
+    assert stranger.entries("s1")[0].state is EffectState.DONE
+
+
+def test_one_effect_can_be_reverted_out_of_turn(journal: Journal, tmp_path: Path) -> None:
+    first = Touch(str(tmp_path / "a"), ("x", "y"))
+    journal.run("s1", first)
+    journal.run("s1", Touch(str(tmp_path / "b")))
+    journal.revert("s1", first)
+    assert not (tmp_path / "a").exists()
+    assert [each.state for each in journal.entries("s1")] == [EffectState.UNDONE, EffectState.DONE]
+
+
+def test_a_newer_journal_is_refused_and_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    Journal(str(path), KINDS).close()
+    raw = sqlite3.connect(path)
+    raw.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    raw.close()
+    before = path.read_bytes()
+    with pytest.raises(SlackwaterError) as refused:
+        Journal(str(path), KINDS)
+    assert refused.value.reason == "journal-newer"
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_journal_is_a_plain_error(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    path.write_bytes(b"this is no database" * 100)
+    with pytest.raises(SlackwaterError) as refused:
+        Journal(str(path), KINDS)
+    assert refused.value.reason == "journal"
+
+
+def test_two_kinds_of_one_name_are_refused() -> None:
+    class Other(Touch):
+        pass
+
+    with pytest.raises(ValueError, match=r"test\.touch"):
+        EffectKinds([Touch, Other])
+
+
+_VICTIM = """
+import sys; sys.path.insert(0, {tests!r})
+from tests.unit.journal.test_journal import KINDS, Touch
+from slackwater.journal.journal import Journal
+journal = Journal({path!r}, KINDS)
+journal.begin("victim", "backup", "1:2:3")
+print("ready", flush=True)
+for number in range(100000):
+    journal.run("victim", Touch({folder!r} + f"/f{{number}}"))
+"""
+
+
+def test_killed_at_any_moment_everything_that_was_made_is_known(tmp_path: Path) -> None:
+    """Intent before effect: whatever lies on the disk after a kill is in the journal, and undo leaves nothing."""
+    path, folder = str(tmp_path / "journal.sqlite"), tmp_path / "made"
+    folder.mkdir()
+    script = _VICTIM.format(tests=str(Path.cwd()), path=path, folder=str(folder))
+    for pause_s in (0.01, 0.03, 0.1):
+        victim = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        assert victim.stdout is not None
+        victim.stdout.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            victim.wait(pause_s)
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        victim.stdout.close()
+        journal = Journal(path, KINDS)
+        made = {each.name for each in folder.iterdir()}
+        known = {Path(each.fields["path"]).name for each in journal.entries("victim")}
+        assert made
+        assert made <= known
+        journal.undo("victim")
+        journal.settle("victim")
+        assert list(folder.iterdir()) == []
+        journal.close()
