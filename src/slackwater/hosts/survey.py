@@ -43,9 +43,10 @@ def _locate(component: Component, files: FileSet, providers: Providers) -> Locat
         if volume := provider.volume_of(files.path):
             return Located(component, files, volume)
     try:
-        return Located(component, files, None, mounts.mount_of(files.path).kind)
+        mount = mounts.mount_of(files.path)
     except OSError:
-        return Located(component, files, None)
+        mount = None
+    return Located(component, files, None, mount.kind if mount else "")
 
 
 def _trees(components: Sequence[Component], volume: Volume, located: Sequence[Located]) -> list[str]:

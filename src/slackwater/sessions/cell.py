@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 
-from slackwater.catalog import Catalog
+from slackwater.catalog.catalog import Catalog
 from slackwater.config import specification as specs
 from slackwater.config.places import Places
 from slackwater.config.settings import Settings

@@ -5,7 +5,7 @@ Every session does this before its own work; `slackwater reconcile` does only th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from slackwater.hosts.contract import Reconciled
 from slackwater.hosts.local import require_root
@@ -111,7 +111,7 @@ def _bury(cell: Cell, sessions: Sequence[Reconciled]) -> tuple[str, ...]:
     buried = []
     for dead in _dead(cell):
         outcome = Outcome.COMPLETED if dead.id in finished else Outcome.ABORTED
-        cell.catalog.sessions.update(replace(dead, outcome=outcome, ended=cell.clock.now()))
+        cell.catalog.sessions.finish(dead, outcome)
         buried.append(dead.id)
     return tuple(buried)
 

@@ -64,7 +64,7 @@ def choose(cell: Cell, target: str, replica: str = "", *, undo: bool = False) ->
         resolve(cell, target)
     kind = ReplicaKind.UNDO if undo else ReplicaKind.BACKUP
     if replica and replica != "latest":
-        chosen = cell.catalog.replicas.get(cell.catalog.replicas.resolve(replica))
+        chosen = cell.catalog.replicas.find(replica)
         if chosen.document.specification != target:
             raise NotFoundError(
                 f"The replica {chosen.id} belongs to {chosen.document.specification}, not to {target}.",
@@ -141,7 +141,7 @@ async def recover(
 
 async def _plan(cell: Cell, target: str, chosen: Replica) -> RecoveryPlan:
     check = "strict" if ":" in target else resolve(cell, target).options.configuration_check
-    known = {ref: cell.catalog.replicas.recoveries(ref) for ref in chosen.components}
+    known = {ref: cell.catalog.sessions.recoveries(ref) for ref in chosen.components}
     return await cell.host.plan_recovery(chosen.document, known, configuration_check=check)
 
 

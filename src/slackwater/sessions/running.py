@@ -103,14 +103,16 @@ async def _fail(cell: Cell, session: Session, run: Run, error: BaseException) ->
         run.story.say("error", e.sentence)
 
 
+def _with_story(session: Session, run: Run) -> Session:
+    return replace(session, phases=run.story.phases, messages=run.story.messages, document=run.document)
+
+
 def _save(cell: Cell, session: Session, run: Run) -> None:
-    cell.catalog.sessions.update(
-        replace(session, phases=run.story.phases, messages=run.story.messages, document=run.document)
-    )
+    cell.catalog.sessions.update(_with_story(session, run))
 
 
 def _end(cell: Cell, session: Session, run: Run, outcome: Outcome) -> None:
-    _save(cell, replace(session, outcome=outcome, ended=cell.clock.now()), run)
+    cell.catalog.sessions.finish(_with_story(session, run), outcome)
 
 
 @asynccontextmanager

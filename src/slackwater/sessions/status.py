@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where we stand: for each specification the last good replica and its age, and what it can be turned back to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -73,7 +74,7 @@ async def _one(cell: Cell, name: str) -> SpecificationStatus:
     )
 
 
-def _good(replicas: list[Replica], kind: ReplicaKind) -> list[Replica]:
+def _good(replicas: Sequence[Replica], kind: ReplicaKind) -> list[Replica]:
     """Good replicas of a kind, oldest first."""
     good = [each for each in replicas if each.document.kind is kind and each.state is ReplicaState.GOOD]
     return sorted(good, key=lambda each: each.document.created)
