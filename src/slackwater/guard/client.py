@@ -223,7 +223,7 @@ class Guard:
         return answer
 
     def _tell(self, **order: object) -> None:
-        if self._process.stdin:
+        if self._process.stdin and not self._process.stdin.closed:
             os.write(self._process.stdin.fileno(), json.dumps(order).encode() + b"\n")
 
     def __enter__(self) -> Self:
@@ -257,11 +257,17 @@ def release_leftovers(run_dir: str) -> list[str]:
     """
     said: list[str] = []
     for record in glob.glob(f"{glob.escape(run_dir)}/{_RECORD}*.json"):
-        with suppress(FileNotFoundError), open(record, encoding="utf-8") as f:
-            said += _release_left(record, json.load(f))
+        try:
+            with open(record, encoding="utf-8") as f:
+                said += _release_left(record, json.load(f))
+        except FileNotFoundError:
+            continue  # its guard has just finished
+        except (OSError, ValueError, LookupError, TypeError):
+            said.append(f"{record} is not a guard's record and was left alone.")
     with suppress(SlackwaterError):
         for home in glob.glob(f"{glob.escape(kernel.root())}/{_HOME}*"):
-            if not stat_of(int(home.rpartition(".")[2])):  # no guard is just about to move in
+            coordinator = home.rpartition(".")[2]
+            if coordinator.isdecimal() and not stat_of(int(coordinator)):  # so no guard is about to move in
                 _forget("", home)
     return said
 

@@ -103,7 +103,7 @@ class Guard:
         for each in self.cgroups:
             if {os.getpid(), os.getppid()} & each.members():
                 raise OSError(0, f"{each.path} contains the guard or the coordinator itself")
-            if each.wanted():
+            if each.wanted() or each.frozen():
                 raise OSError(0, f"{each.path} was frozen by somebody else before")
         with suppress(OSError):
             write("/proc/self/oom_score_adj", "-1000")

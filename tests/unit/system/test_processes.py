@@ -146,7 +146,7 @@ def test_a_tree_that_never_stands_still_gives_an_answer() -> None:
 @pytest.fixture
 def shm() -> Iterator[Path]:
     """A folder on a filesystem that is not the one the interpreter lies on, so that only the test's holders hold it."""
-    folder = Path(f"/dev/shm/sw-{os.urandom(4).hex()}")  # noqa: S108 - a tmpfs that every Linux has
+    folder = Path(f"/dev/shm/sw-{os.urandom(4).hex()}")
     folder.mkdir()
     assert folder.stat().st_dev != Path(sys.executable).stat().st_dev
     try:
