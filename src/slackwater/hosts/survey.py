@@ -2,7 +2,7 @@
 """Looking up what the planner argues from: which volume carries which files, and who else is there. Reads only."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from slackwater.coordinator.plan import Grounds, Located, foreign_findings
 from slackwater.errors import SlackwaterError
@@ -26,7 +26,8 @@ def grounds(components: Sequence[Component], writers: Writers, providers: Provid
     pids = _processes(components, writers)
     found: list[Finding] = []
     for volume in volumes.values():
-        found += providers[volume.provider].check_backup(volume, _trees(components, volume, located))
+        trees = _trees(components, volume, located)
+        found += providers[volume.provider].check_backup(volume, trees, _beside(volume, volumes.values()))
     several = len(volumes) > 1 or not all(component.survives_power_cut for component in components)
     return Grounds(
         located=located,
@@ -46,7 +47,7 @@ def _locate(component: Component, files: FileSet, providers: Providers) -> Locat
         mount = mounts.mount_of(files.path)
     except OSError:
         mount = None
-    return Located(component, files, None, mount.kind if mount else "")
+    return Located(component, files, None, mount.fstype if mount else "")
 
 
 def _trees(components: Sequence[Component], volume: Volume, located: Sequence[Located]) -> list[str]:
@@ -63,6 +64,11 @@ def _foreign(
     components: Sequence[Component], volume: Volume, located: Sequence[Located], providers: Providers
 ) -> Sequence[str]:
     return providers[volume.provider].foreign(volume, _trees(components, volume, located))
+
+
+def _beside(volume: Volume, volumes: Iterable[Volume]) -> list[Volume]:
+    """The other volumes of a set."""
+    return [each for each in volumes if each.id != volume.id]
 
 
 def _processes(components: Sequence[Component], writers: Writers) -> frozenset[int]:
@@ -98,7 +104,7 @@ def recoverable(plan: Plan, writers: Writers, providers: Providers) -> list[Find
     pids = _processes(plan.components, writers)
     found: list[Finding] = []
     for volume in plan.volumes:
-        found += providers[volume.provider].check_recovery(volume, pids)
+        found += providers[volume.provider].check_recovery(volume, pids, _beside(volume, plan.volumes))
     return found
 
 

@@ -67,16 +67,20 @@ class Provider(Protocol):
         """The volume that carries `path`, or None when this storage is not of this provider's kind. Reads only."""
         ...
 
-    def check_backup(self, volume: Volume, trees: Sequence[str]) -> Sequence[Finding]:
-        """What stands against a snapshot of the volume for these directory trees (nested volumes, swap). Reads only."""
+    def check_backup(self, volume: Volume, trees: Sequence[str], beside: Sequence[Volume] = ()) -> Sequence[Finding]:
+        """What stands against a snapshot of the volume for these directory trees (nested volumes, swap). Reads only.
+
+        `beside` are the other volumes of the set: what lies on one of them is not missing.
+        """
         ...
 
-    def check_recovery(self, volume: Volume, pids: frozenset[int]) -> Sequence[Finding]:
+    def check_recovery(self, volume: Volume, pids: frozenset[int], beside: Sequence[Volume] = ()) -> Sequence[Finding]:
         """What stands against putting a clone in the volume's place, now and after a reboot. Reads only.
 
         Args:
             volume: the live volume.
             pids: the application's own processes, which will be stopped; every other holder is named and refused.
+            beside: the other volumes of the set, which are switched along.
         """
         ...
 

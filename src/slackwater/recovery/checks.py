@@ -18,11 +18,12 @@ def check(order: RecoveryOrder, hands: Hands) -> list[Finding]:
         found += [each for each in now.findings if each.code == "in-container"]
         found += _moved(now, order.live, hands)
         found += _configuration(record)
+    pids = _processes(order, hands)
     for copy, volume in zip(order.source.copies, order.live, strict=True):
         provider = hands.providers[volume.provider]
         found += _health(provider.altered(copy), copy.place)
         found += _layout(copy.volume, volume)
-        found += provider.check_recovery(volume, _processes(order, hands))
+        found += provider.check_recovery(volume, pids, [each for each in order.live if each.id != volume.id])
     return found
 
 

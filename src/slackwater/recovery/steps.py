@@ -190,7 +190,8 @@ def _nobody_else(order: RecoveryOrder, hands: Hands) -> None:
     """With the application stopped, nobody may hold the volumes any more, in whatever mount namespace."""
     found: list[Finding] = []
     for volume in order.live:
-        found += hands.providers[volume.provider].check_recovery(volume, frozenset())
+        beside = [each for each in order.live if each.id != volume.id]
+        found += hands.providers[volume.provider].check_recovery(volume, frozenset(), beside)
     for finding in found:
         if finding.severity is Severity.REFUSAL:
             raise RefusedError(
