@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What belongs to a data directory: itself, and whatever its links lead to.
+
+PostgreSQL reaches tablespaces and a separate log through links below the data directory (PostgreSQL, "Database File
+Layout", "Tablespaces"); administrators also link single databases and configuration files away.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+
+from slackwater.model.component import FileRole, FileSet
+
+#: Where a link to a directory is looked for, and what it leads to.
+_PLACES = {"": FileRole.DATA, "base": FileRole.DATA, "pg_tblspc": FileRole.TABLESPACE}
+#: Linked directories that recovery does without: server logs and statistics of the moment.
+_NOT_NEEDED = {"log", "pg_log", "pg_stat_tmp"}
+
+
+def file_sets(data_directory: str) -> tuple[FileSet, ...]:
+    """All directory trees of a cluster, the data directory first. One that cannot be read has only its path."""
+    found = [FileSet(FileRole.DATA, data_directory)]
+    for via, target in _links(data_directory):
+        if os.path.isdir(target) and via not in _NOT_NEEDED:
+            role = FileRole.LOG if via == "pg_wal" else _PLACES[os.path.dirname(via)]
+            found.append(FileSet(role, target, via))
+    return tuple(found)
+
+
+def dangling(data_directory: str) -> tuple[str, ...]:
+    """Links that lead nowhere, relative to the data directory: files of the cluster are missing."""
+    return tuple(via for via, target in _links(data_directory) if not os.path.exists(target) and via not in _NOT_NEEDED)
+
+
+def configuration(data_directory: str, asked: Iterable[str]) -> tuple[str, ...]:
+    """Configuration files that lie outside the data directory: those asked for, and those that links in it lead to."""
+    linked = (target for via, target in _links(data_directory) if os.path.isfile(target) and "/" not in via)
+    return tuple(sorted({each for each in (*asked, *linked) if each and not _inside(each, data_directory)}))
+
+
+def _links(data_directory: str) -> Iterator[tuple[str, str]]:
+    """Every link that matters, as its name below the data directory and where it leads in the end."""
+    for place in _PLACES:
+        try:
+            names = sorted(os.listdir(os.path.join(data_directory, place)))
+        except OSError:
+            continue
+        for name in names:
+            via = os.path.join(place, name)
+            path = os.path.join(data_directory, via)
+            if os.path.islink(path):
+                yield via, os.path.realpath(path)
+
+
+def _inside(path: str, directory: str) -> bool:
+    return os.path.realpath(path).startswith(directory.rstrip("/") + "/")

