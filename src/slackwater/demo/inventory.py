@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Self
 
@@ -29,18 +29,18 @@ class Inventory:
 
 
 def take(name: str, *, disks: tuple[str, ...] = (), folders: tuple[str, ...] = ()) -> Inventory:
-    """List what belongs to the lab `name`, and every cgroup of ours on the machine.
+    """List what belongs to the lab `name`, and the cgroups of ours on the machine unless strangers live in them.
 
     Args:
         name: the lab's name.
         disks: where the top levels of its Btrfs filesystems are mounted.
         folders: folders of which every file is listed by its name.
     """
-    own = os.readlink("/proc/self/ns/mnt")
+    own, living = os.readlink("/proc/self/ns/mnt"), processes(name)
     lines = {f"loop {loop.file}" for loop in loops(name)}
     lines |= {f"mount {'' if m.namespace == own else 'elsewhere '}{m.root} on {m.target}" for m in mounts(name)}
-    lines |= {f"process {p.command}" for p in processes(name) if not p.is_backend}
-    lines |= {f"cgroup {path}" for path in cgroups()}
+    lines |= {f"process {p.command}" for p in living if not p.is_backend}
+    lines |= {f"cgroup {path}" for path in cgroups({p.pid for p in living})}
     lines |= {f"subvolume {path}" for disk in disks for path in subvolumes(disk)}
     lines |= {f"file {path}" for folder in folders for path in _files(folder)}
     return Inventory(frozenset(lines))
@@ -169,12 +169,18 @@ def cgroup_root() -> str:
     return next((m.target for m in all_mounts() if m.kind == "cgroup2" and m.namespace == own), "")
 
 
-def cgroups() -> list[str]:
-    """The cgroups whose name says that they are Slackwater's, relative to the root."""
+def cgroups(pids: Set[int]) -> list[str]:
+    """The cgroups named as Slackwater's, relative to the root, that are empty or hold only these processes."""
     root = cgroup_root()
-    if not root:
-        return []
-    return [os.path.relpath(path, root) for path, _, _ in os.walk(root) if "slackwater" in os.path.relpath(path, root)]
+    named = (path for path, _, _ in os.walk(root) if "slackwater" in os.path.relpath(path, root)) if root else ()
+    return [os.path.relpath(path, root) for path in named if _members(path) <= pids]
+
+
+def _members(cgroup: str) -> set[int]:
+    try:
+        return set(map(int, _read(f"{cgroup}/cgroup.procs").split()))
+    except OSError:
+        return set()
 
 
 def subvolumes(disk: str) -> list[str]:

@@ -36,12 +36,11 @@ def sweep(name: str) -> tuple[str, ...]:
     folders = _folders(name)
     memory = _shared_memory(name)
     _try(left, "processes", lambda: _end_processes(name))
-    _try(left, "clusters", lambda: _drop_clusters(name))
     _try(left, "shared memory", lambda: _drop_memory(*memory))
     _try(left, "mounts", lambda: _unmount(name))
+    _try(left, "clusters", lambda: _drop_clusters(name))  # after: it would empty data directories one by one
     _try(left, "loop devices", lambda: _detach(name))
-    for folder in folders:
-        _try(left, f"folder {folder}", lambda folder=folder: _remove(folder))  # type: ignore[misc]
+    _try(left, "folders", lambda: _remove(folders))
     return tuple(left)
 
 
@@ -81,7 +80,6 @@ def _signal(found: list[Process], number: int) -> None:
 def _drop_clusters(name: str) -> None:
     """Drop Debian clusters of that name; their data lie on the lab's disks and go with these."""
     for version, tag, port in _clusters(name):
-        _unmount(name)  # first: pg_dropcluster would empty a data directory, however long that takes
         run("pg_dropcluster", version, tag, check=False)
         shutil.rmtree(f"/etc/postgresql/{version}/{tag}", ignore_errors=True)
         for path in (f"{version}-{tag}.pid", f".s.PGSQL.{port}", f".s.PGSQL.{port}.lock"):
@@ -126,7 +124,7 @@ def _lines(path: str) -> list[str]:
 def _unmount(name: str) -> None:
     """Unmount what the lab mounted in our mount namespace, the latest first; others end with their processes."""
     own = os.readlink("/proc/self/ns/mnt")
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 5.0
     while here := [m for m in mounts(name) if m.namespace == own]:
         for mount in reversed(here):
             done = run("umount", mount.target, check=False)
@@ -141,7 +139,7 @@ def _detach(name: str) -> None:
 
 
 def _folders(name: str) -> list[str]:
-    """The lab's run folder, which knows where the lab's own folder is, comes last."""
+    """The lab's folders: its own, and last the run folder, which knows where its own is."""
     found = []
     for base in RUN_FOLDERS:
         note = f"{base}/{name}/folder"
@@ -152,11 +150,13 @@ def _folders(name: str) -> list[str]:
     return [folder for folder in found if PATTERN.fullmatch(os.path.basename(folder))]
 
 
-def _remove(folder: str) -> None:
-    if any(m.target.startswith(f"{folder}/") or m.target == folder for m in all_mounts()):
-        raise SlackwaterError(f"something is still mounted below {folder}")
-    if os.path.isdir(folder):
-        shutil.rmtree(folder)
+def _remove(folders: list[str]) -> None:
+    """Remove them in turn, stopping at the first that cannot be: the last one is needed to find the others again."""
+    for folder in folders:
+        if any(m.target.startswith(f"{folder}/") for m in all_mounts()):
+            raise SlackwaterError(f"something is still mounted below {folder}")
+        if os.path.isdir(folder):
+            shutil.rmtree(folder)
 
 
 def _setting(path: str, key: str) -> str:
