@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Btrfs: one subvolume is one volume, snapshotted by one system call and exchanged by one.
+
+Replicas lie at the top level of the filesystem, out of the application's sight, reached by a mount that only this
+process sees (`system/btrfs.top_level`). The effects are in `_btrfs_effects.py` and `_btrfs_mounts.py`, the directories
+and their tags in `_btrfs_places.py`, what is looked at before in `_btrfs_checks.py`.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import ClassVar
+
+from slackwater.errors import NotFoundError, RefusedError
+from slackwater.journal.effects import Effect
+from slackwater.model.facts import Facts, Finding
+from slackwater.model.replica import BackupComponents, FoundReplica
+from slackwater.model.storage import Capabilities, CommitForm, Room, ShadowCopy, Volume
+from slackwater.providers import _btrfs_checks, _document
+from slackwater.providers._btrfs_effects import Clone, Delete, Exchange, MakePlace, Seal, Snapshot
+from slackwater.providers._btrfs_mounts import Bar, Mount, Unbar, Unmount
+from slackwater.providers._btrfs_places import DOCUMENT, ROOT, Place, explained, sessions
+from slackwater.providers._btrfs_room import room_of
+from slackwater.providers.contract import Commit, Switch
+from slackwater.system import btrfs, loops, mounts
+
+_ENTRIES = 20
+_NAME_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    """The order for one snapshot, and where to give it."""
+
+    directory: int
+    order: bytearray
+
+    def __call__(self) -> None:
+        """Give it: one ioctl."""
+        btrfs.snapshot(self.directory, self.order)
+
+
+class BtrfsProvider:
+    """Snapshots of Btrfs subvolumes."""
+
+    name: ClassVar[str] = "btrfs"
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        commit_form=CommitForm.SYSTEM_CALL, instant_over="volume", reads_through_filesystem=True
+    )
+    effects: ClassVar[tuple[type[Effect], ...]] = (
+        MakePlace, Snapshot, Clone, Exchange, Seal, Delete, Unmount, Mount, Bar, Unbar,
+    )  # fmt: skip
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    def volume_of(self, path: str) -> Volume | None:
+        """The subvolume that carries `path`; None when that is not on Btrfs.
+
+        Raises:
+            NotFoundError: there is no such path.
+            RightsError: it cannot be looked at without root.
+        """
+        real = os.path.realpath(path)
+        with explained(f"looking at {path}"):
+            try:
+                mount = mounts.mount_of(real)
+                return _volume(real, mount) if mount is not None and mount.fstype == "btrfs" else None
+            except FileNotFoundError as e:
+                raise NotFoundError(f"There is no {path}.", data="Nothing was changed.") from e
+
+    def check_backup(self, volume: Volume, trees: Sequence[str], beside: Sequence[Volume] = ()) -> Sequence[Finding]:
+        """What would be missing in a snapshot, or make it fail; codes are those of `_btrfs_checks`."""
+        with explained(f"checking {volume.path}"):
+            return _btrfs_checks.backup(volume, trees, beside)
+
+    def check_recovery(self, volume: Volume, pids: frozenset[int], beside: Sequence[Volume] = ()) -> Sequence[Finding]:
+        """What would not follow an exchange, now or after a reboot; codes are those of `_btrfs_checks`."""
+        with explained(f"checking {volume.path}"):
+            return _btrfs_checks.recovery(volume, pids, beside)
+
+    def foreign(self, volume: Volume, trees: Sequence[str]) -> Sequence[str]:
+        """What else lies on the volume: next to each tree, and next to each folder on the way to it."""
+        found = set(_others(volume.path, trees)) if volume.path not in trees else set()
+        return sorted(found, key=lambda path: (len(path), path))[:_ENTRIES]
+
+    def room(self, volume: Volume) -> Room:
+        """How much the filesystem can still take, by what is given out to chunks; see `_btrfs_room`."""
+        with explained(f"reading the room of {volume.path}"):
+            fd = os.open(volume.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return room_of(btrfs.allocation(fd))
+            finally:
+                os.close(fd)
+
+    # -- backup ----------------------------------------------------------------------------------------------------
+
+    def place_effect(self, volume: Volume, session: str) -> MakePlace:
+        """Plan the directory of the session; the same for all volumes of a filesystem."""
+        return MakePlace(*_where(volume), self._owner, session)
+
+    def snapshot_effect(self, volume: Volume, session: str) -> Snapshot:
+        """Plan the read-only snapshot."""
+        facts = volume.facts
+        return Snapshot(
+            *_where(volume), self._owner, session, volume.name, str(facts["subvolume"]), str(facts["subvolume_uuid"])
+        )
+
+    @contextmanager
+    def open(self, volume: Volume, session: str) -> Iterator[Commit]:
+        """Write back dirty pages and open source and destination; what is left is one ioctl.
+
+        Raises:
+            SlackwaterError: the place is missing or not ours, or the volume is another than it was.
+        """
+        effect = self.snapshot_effect(volume, session)
+        with ExitStack() as opened:
+            with explained(f"preparing the snapshot of {volume.path}", "Nothing was changed."):
+                top = opened.enter_context(effect.top())
+                place = opened.enter_context(effect.required(top))
+                order = opened.enter_context(effect.ready(top))
+            yield _Commit(place, order)
+
+    def copy(self, volume: Volume, session: str, facts: Facts) -> ShadowCopy:
+        """Describe the copy that was made."""
+        return ShadowCopy(volume, f"{ROOT}/{session}/{volume.name}", facts)
+
+    def write_document(self, document: BackupComponents) -> None:
+        """Put `components.json` beside the copies, on every filesystem that holds one. Idempotent.
+
+        Raises:
+            SlackwaterError: a directory is missing or not ours, or cannot be written.
+        """
+        text = _document.seal(document)
+        for where in dict.fromkeys(_where(copy.volume) for copy in document.copies):
+            place = Place(*where, self._owner, document.session)
+            what = f"writing {ROOT}/{document.session}/{DOCUMENT}"
+            with explained(what), place.top() as top, place.required(top) as fd:
+                _document.store(fd, DOCUMENT, text)
+
+    # -- copies ----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def reach(self, copy: ShadowCopy) -> Iterator[str]:
+        """A path to the root of a copy (read-only) or clone (writable), good in this process.
+
+        Raises:
+            NotFoundError: it is gone.
+        """
+        place = self._place(copy)
+        with ExitStack() as opened:
+            with explained(f"reaching {copy.place}", "Nothing was changed."):
+                with place.top(read_only=True) as top:
+                    found = btrfs.subvolume_at(copy.place, top)
+                if found is None:
+                    raise NotFoundError(
+                        f"{copy.place} is gone from the Btrfs {place.filesystem}.", data="Nothing was changed."
+                    )
+                top = opened.enter_context(place.top(read_only=found.read_only))
+            yield f"/proc/self/fd/{top}/{copy.place}"
+
+    def altered(self, copy: ShadowCopy) -> str:
+        """Why it is not the copy that was made.
+
+        The generation would say too much: being cloned moves it. The transaction that last changed a file (ctransid)
+        moves with every change and with nothing else, but only once that change is committed: so it is, first.
+        """
+        with explained(f"looking at {copy.place}"), self._place(copy).top(read_only=True) as top:
+            btrfs.commit(top)
+            found = btrfs.subvolume_at(copy.place, top)
+        if found is None:
+            return "it is gone"
+        if found.uuid != copy.facts.get("subvolume_uuid"):
+            return "another subvolume lies in its place"
+        if not found.read_only:
+            return "it is no longer read-only"
+        if found.changed != copy.facts.get("changed", found.changed):
+            return "it was written to after it was made"
+        return ""
+
+    # -- recovery --------------------------------------------------------------------------------------------------
+
+    def switch(self, copies: Sequence[ShadowCopy], live: Sequence[Volume], session: str) -> Switch:
+        """Plan the clones, the exchange and the seal.
+
+        Raises:
+            RefusedError: a copy lies on another filesystem than the volume it is to replace.
+        """
+        pairs = list(zip(copies, live, strict=True))
+        for copy, volume in pairs:
+            if _where(copy.volume)[0] != _where(volume)[0]:
+                raise RefusedError(
+                    f"{copy.place} lies on another Btrfs than {volume.path}, so nothing can be switched there.",
+                    data="Nothing was changed.",
+                    hint=f"Mount the Btrfs {_where(copy.volume)[0]} at {volume.path}.",
+                    code="other-filesystem",
+                )
+        places = dict.fromkeys(self.place_effect(volume, session) for volume in live)
+        exchanges = [self._exchange(copy, volume, session) for copy, volume in pairs]
+        shown = [fields for volume in live for fields in _mounted(volume)]
+        shown.sort(key=lambda fields: fields[4].count("/") if fields[4] != "/" else 0, reverse=True)
+        bars = _bars(exchanges) if len(exchanges) > 1 else None
+        return Switch(
+            clones=(*places, *(_clone(each, copy) for each, copy in zip(exchanges, copies, strict=True))),
+            exchange=(
+                *((Bar(*bars),) if bars else ()),
+                *(Unmount(*fields) for fields in shown),
+                *exchanges,
+                *(Mount(*fields) for fields in reversed(shown)),
+                *((Unbar(*bars),) if bars else ()),
+            ),
+            seal=tuple(Seal(e.filesystem, e.source, e.owner, e.session, e.name, e.live_uuid) for e in exchanges),
+            aside=tuple(self.copy(v, session, {"subvolume_uuid": v.facts["subvolume_uuid"]}) for v in live),
+        )
+
+    def _exchange(self, copy: ShadowCopy, volume: Volume, session: str) -> Exchange:
+        return Exchange(
+            *_where(volume), self._owner, session, volume.name, str(copy.facts["subvolume_uuid"]),
+            str(volume.facts["subvolume"]), str(volume.facts["subvolume_uuid"]),
+        )  # fmt: skip
+
+    # -- keeping ---------------------------------------------------------------------------------------------------
+
+    def delete_effect(self, copies: Sequence[ShadowCopy], session: str) -> Delete:
+        """Plan to delete the copies and then the directories that held them."""
+        where = [_where(copy.volume) for copy in copies]
+        return Delete(
+            owner=self._owner,
+            session=session,
+            filesystems=tuple(filesystem for filesystem, _ in where),
+            sources=tuple(source for _, source in where),
+            names=tuple(os.path.basename(copy.place) for copy in copies),
+            uuids=tuple(str(copy.facts["subvolume_uuid"]) for copy in copies),
+        )
+
+    def find(self) -> Sequence[FoundReplica]:
+        """Every directory with our tag, once for each filesystem that is mounted in our namespace."""
+        found: list[FoundReplica] = []
+        with explained("looking for replicas"):
+            for superblock, filesystem in _filesystems().items():
+                with btrfs.top_level(filesystem, read_only=True) as top:
+                    found += (self._found(top, filesystem, superblock, each) for each in sessions(top, self._owner))
+        return found
+
+    def _found(self, top: int, filesystem: str, superblock: str, session: str) -> FoundReplica:
+        place = Place(filesystem, "", self._owner, session)
+        with place.required(top) as fd:
+            names = [name for name in sorted(os.listdir(fd)) if btrfs.subvolume_at(name, fd)]
+            document = _document.load(fd, DOCUMENT)
+        if document is not None and (document.owner, document.session) != (self._owner, session):
+            document = None
+        return FoundReplica(
+            session, superblock, tuple(place.path(name) for name in names), document, {"filesystem": filesystem}
+        )
+
+    def _place(self, copy: ShadowCopy) -> Place:
+        return Place(*_where(copy.volume), self._owner, copy.place.split("/")[1])
+
+
+def _where(volume: Volume) -> tuple[str, str]:
+    """Filesystem and device of a volume, with which every effect begins."""
+    return str(volume.facts["filesystem"]), str(volume.facts["source"])
+
+
+def _volume(path: str, mount: mounts.Mount) -> Volume:
+    root = path
+    while root != mount.target and os.stat(root).st_ino != btrfs.ROOT_INODE:
+        root = os.path.dirname(root)
+    fd = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        filesystem, found = btrfs.filesystem_of(fd), btrfs.subvolume(fd)
+        inner = "" if os.fstat(fd).st_ino == btrfs.ROOT_INODE else _inner(fd)
+    finally:
+        os.close(fd)
+    within = os.path.normpath(os.path.join(mount.root, os.path.relpath(root, mount.target)))
+    subvolume = within.removesuffix(inner).strip("/")
+    table = [m for m in mounts.read() if m.superblock == mount.superblock]
+    shown = [m.target for m in table if m.root == f"/{subvolume}"]
+    if inner:
+        root = _reached(subvolume, found.uuid, table) or root
+    return Volume(
+        provider="btrfs",
+        id=f"btrfs:{filesystem}:{subvolume}",
+        name=_name(subvolume),
+        path=root,
+        superblock=mount.superblock,
+        facts={
+            "filesystem": filesystem,
+            "source": loops.backing_file(mount.source) or mount.source,
+            "subvolume": subvolume,
+            "subvolume_uuid": found.uuid,
+            "subvolume_id": found.id,
+            "mounted": bool(shown),
+            "mount_point": root if root in shown else (shown or [""])[-1],
+        },
+    )
+
+
+def _inner(fd: int) -> str:
+    """For a bind mount of a part of a subvolume: the part's path inside it, with a slash before."""
+    if os.path.isdir(f"/proc/self/fd/{fd}"):
+        return "/" + btrfs.path_within(fd)
+    return ""
+
+
+def _reached(subvolume: str, uuid: str, table: Iterable[mounts.Mount]) -> str:
+    """Another path at which a subvolume's root can be reached; empty for none."""
+    for mount in table:
+        if mounts.inside(f"/{subvolume}", mount.root):
+            path = os.path.normpath(os.path.join(mount.target, os.path.relpath(f"/{subvolume}", mount.root)))
+            found = btrfs.subvolume_at(path)
+            if found is not None and found.uuid == uuid:
+                return path
+    return ""
+
+
+def _name(subvolume: str) -> str:
+    """A directory name that tells which subvolume it is; where that cannot be told, a part of a checksum does."""
+    plain = subvolume.replace("/", "-").lstrip("@.-") or "top"
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", plain)
+    if name != plain or len(name) > _NAME_LENGTH or name.startswith(DOCUMENT):
+        digest = sha256(os.fsencode(subvolume)).hexdigest()[:8]
+        name = f"{name[-(_NAME_LENGTH - 9) :].lstrip('.-')}-{digest}"
+    return name
+
+
+def _others(directory: str, trees: Sequence[str]) -> Iterator[str]:
+    for entry in os.scandir(directory):
+        if any(mounts.inside(entry.path, tree) for tree in trees):
+            continue
+        if any(mounts.inside(tree, entry.path) for tree in trees):
+            yield from _others(entry.path, trees)
+        else:
+            yield entry.path + ("/" if entry.is_dir(follow_symlinks=False) else "")
+
+
+def _mounted(volume: Volume) -> list[tuple[str, str, str, str, str, tuple[str, ...]]]:
+    """For each mount of the volume, the fields of the effects that take it away and bring it back."""
+    subvolume = str(volume.facts["subvolume"])
+    uuid = str(volume.facts["subvolume_uuid"])
+    return [
+        (*_where(volume), subvolume, uuid, mount.target, _options(mount))
+        for mount in mounts.read()
+        if mount.superblock == volume.superblock and mount.root == f"/{subvolume}"
+    ]
+
+
+def _options(mount: mounts.Mount) -> tuple[str, ...]:
+    """What to mount with again: the mount's own options, then the filesystem's, without where it is."""
+    shared = (o for o in mount.super_options if o not in ("ro", "rw") and not o.startswith(("subvol=", "subvolid=")))
+    return (*mount.options, *shared)
+
+
+def _clone(exchange: Exchange, copy: ShadowCopy) -> Clone:
+    e = exchange
+    return Clone(
+        e.filesystem, e.source, e.owner, e.session, e.name, e.copy_uuid, e.live, e.live_uuid, copy.place
+    )  # fmt: skip
+
+
+def _bars(exchanges: Sequence[Exchange]) -> tuple[tuple[str, ...], ...]:
+    """The fields of the bar over several exchanges."""
+    rows = [(e.filesystem, e.source, e.live, e.path(e.name), e.live_uuid) for e in exchanges]
+    return tuple(zip(*rows, strict=True))
+
+
+def _filesystems() -> dict[str, str]:
+    """Superblock and UUID of every Btrfs mounted in our namespace."""
+    found: dict[str, str] = {}
+    for mount in mounts.read():
+        if mount.fstype == "btrfs" and mount.superblock not in found:
+            try:
+                fd = os.open(mount.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:
+                continue  # hidden below another mount, or a file: another mount of the same will do
+            try:
+                found[mount.superblock] = btrfs.filesystem_of(fd)
+            except OSError:
+                continue  # something else is mounted over it
+            finally:
+                os.close(fd)
+    return found
