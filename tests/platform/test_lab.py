@@ -156,6 +156,12 @@ def test_an_inventory_sees_servers_and_cgroups(module_lab: Lab, module_cluster: 
     os.mkdir(group)
     try:
         assert running.diff(lab.inventory()) == (f"+ cgroup slackwater-{lab.name}",)
+        stranger = subprocess.Popen(["sleep", "60"])
+        with open(f"{group}/cgroup.procs", "w") as f:
+            f.write(str(stranger.pid))
+        assert running.diff(lab.inventory()) == (), "somebody else's"
+        stranger.kill()
+        stranger.wait()
     finally:
         os.rmdir(group)
     cluster.stop()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real PostgreSQL servers, peer authentication only: untouched Debian clusters, and newer versions from wheels."""
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -88,7 +89,8 @@ class Cluster(ABC):
         with open(f"{self.log}.memory", "a", encoding="utf-8") as f:
             f.writelines(f"{path}\n" for path in memory_files(pids))
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         wait_gone(pids, 10.0)
 
     def log_tail(self, lines: int = 20) -> str:

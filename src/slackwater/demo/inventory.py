@@ -5,7 +5,8 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Self
 
@@ -40,6 +41,7 @@ def take(name: str, *, disks: tuple[str, ...] = (), folders: tuple[str, ...] = (
     lines = {f"loop {loop.file}" for loop in loops(name)}
     lines |= {f"mount {'' if m.namespace == own else 'elsewhere '}{m.root} on {m.target}" for m in mounts(name)}
     lines |= {f"process {p.command}" for p in living if not p.is_backend}
+    lines |= {f"process {command}" for command in orphans()}
     lines |= {f"cgroup {path}" for path in cgroups({p.pid for p in living})}
     lines |= {f"subvolume {path}" for disk in disks for path in subvolumes(disk)}
     lines |= {f"file {path}" for folder in folders for path in _files(folder)}
@@ -169,11 +171,30 @@ def cgroup_root() -> str:
     return next((m.target for m in all_mounts() if m.kind == "cgroup2" and m.namespace == own), "")
 
 
-def cgroups(pids: Set[int]) -> list[str]:
-    """The cgroups named as Slackwater's, relative to the root, that are empty or hold only these processes."""
+def cgroups(pids: AbstractSet[int]) -> list[str]:
+    """The cgroups named as Slackwater's, relative to the root, but for those in which strangers live."""
     root = cgroup_root()
     named = (path for path, _, _ in os.walk(root) if "slackwater" in os.path.relpath(path, root)) if root else ()
-    return [os.path.relpath(path, root) for path in named if _members(path) <= pids]
+    return [os.path.relpath(path, root) for path in named if not any(map(_is_strange, _members(path) - pids))]
+
+
+def orphans() -> list[str]:
+    """The guards whose coordinator is dead, whosesoever: they carry no mark, and should have ended with it."""
+    found = []
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+            if command.endswith("/guard/guard.py") and _parent(pid) == 1:
+                found.append(command)
+    return found
+
+
+def _is_strange(pid: int) -> bool:
+    """Whether somebody else answers for a process that is not the lab's: a living parent, or a server of his own."""
+    try:
+        return _parent(pid) != 1 or "postgres" in os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except OSError:
+        return False
 
 
 def _members(cgroup: str) -> set[int]:
