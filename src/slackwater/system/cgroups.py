@@ -260,9 +260,9 @@ def plan_gather(session: str, pids: frozenset[int]) -> tuple[str, tuple[Gather |
     heads = [pid for pid, stat in stats.items() if stat.parent not in stats]
     leader = min(heads, key=lambda pid: (stats[pid].start, pid))
     home = cgroup_of(leader)
-    if frozenset(stats) <= members(home) and not freezable(home, pids):
+    if not freezable(home, pids) and frozenset(stats) <= members(home):
         return home, (Freeze(session, home),)
-    if not os.access(home, os.W_OK):
+    if not os.access(home, os.W_OK, effective_ids=True):
         raise _denied(home)
     name = identity(leader)
     cgroup = f"{home}/{_our_name(session, name)}"
