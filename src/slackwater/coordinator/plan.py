@@ -23,7 +23,7 @@ class Located:
     volume: Volume | None
     """None: no provider here can snapshot it."""
     filesystem: str = ""
-    """Its filesystem's type, for the sentence that refuses."""
+    """The type of a filesystem that has no provider; empty where nothing could be looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +136,11 @@ def _unprovided(located: Sequence[Located]) -> list[Finding]:
             "no-provider",
             Severity.REFUSAL,
             f"The {each.files.role} of {each.component.ref} in {each.files.path} lies on"
-            f" {each.filesystem or 'a filesystem'}, which no provider here can snapshot.",
+            f" {each.filesystem}, which no provider here can snapshot.",
             "Move it to a Btrfs subvolume of its own; a replica without it could not be recovered.",
         )
         for each in located
-        if each.volume is None
+        if each.volume is None and each.filesystem
     ]
 
 

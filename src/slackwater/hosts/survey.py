@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from slackwater.coordinator.plan import Grounds, Located, foreign_findings
 from slackwater.errors import SlackwaterError
 from slackwater.model.component import Component, FileSet
-from slackwater.model.facts import Finding
+from slackwater.model.facts import Finding, Severity
 from slackwater.model.plan import Plan
 from slackwater.model.storage import Volume
 from slackwater.providers.contract import Provider
@@ -24,7 +24,7 @@ def grounds(components: Sequence[Component], writers: Writers, providers: Provid
     located = [_locate(component, files, providers) for component in components for files in component.files]
     volumes = {each.volume.id: each.volume for each in located if each.volume}
     pids = _processes(components, writers)
-    found: list[Finding] = []
+    found = _absent(located)
     for volume in volumes.values():
         trees = _trees(components, volume, located)
         found += providers[volume.provider].check_backup(volume, trees, _beside(volume, volumes.values()))
@@ -40,14 +40,28 @@ def grounds(components: Sequence[Component], writers: Writers, providers: Provid
 
 
 def _locate(component: Component, files: FileSet, providers: Providers) -> Located:
+    """Find the volume. Of a component that was refused (it may live in another mount namespace) nothing is looked at."""
+    if component.refusals or not os.path.exists(files.path):
+        return Located(component, files, None)
     for provider in providers.values():
         if volume := provider.volume_of(files.path):
             return Located(component, files, volume)
-    try:
-        mount = mounts.mount_of(files.path)
-    except OSError:
-        mount = None
-    return Located(component, files, None, mount.fstype if mount else "")
+    mount = mounts.mount_of(files.path)
+    return Located(component, files, None, mount.fstype if mount else "an unknown filesystem")
+
+
+def _absent(located: Sequence[Located]) -> list[Finding]:
+    """Files that a component should have and that are not there."""
+    return [
+        Finding(
+            "no-such-path",
+            Severity.REFUSAL,
+            f"The {each.files.role} of {each.component.ref} should be in {each.files.path}, which does not exist.",
+            "Mount the volume that holds it, or put the configuration right.",
+        )
+        for each in located
+        if not each.component.refusals and not os.path.exists(each.files.path)
+    ]
 
 
 def _trees(components: Sequence[Component], volume: Volume, located: Sequence[Located]) -> list[str]:
