@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from slackwater.catalog.catalog import Catalog
+from slackwater.errors import NotFoundError, RefusedError, UsageError
+from slackwater.model.replica import BackupComponents, Replica, ReplicaKind, ReplicaState
+from tests.unit.catalog.samples import StandingClock, replica
+
+DAY = timedelta(days=1)
+VERIFIED = datetime(2026, 11, 22, 10, tzinfo=UTC)
+
+#: Any document at all: every text, number and flag a writer or provider could put into it.
+documents = st.builds(
+    BackupComponents,
+    created=st.datetimes(timezones=st.just(UTC)),
+    session=st.text(min_size=1),
+    schema_version=st.integers(),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _finite_numbers() -> None:
+    """No clock or counter gives infinity; JSON has no word for it."""
+    st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@given(document=documents)
+def test_any_document_comes_back_as_it_went_in(catalog: Catalog, document: BackupComponents) -> None:
+    catalog.replicas.add(Replica(document))
+    back = catalog.replicas.get(document.session)
+    assert back == Replica(document)
+    assert repr(back) == repr(Replica(document)), "1 is not True, and 1.0 is not 1"
+
+
+def test_adding_again_keeps_what_was_decided_since(catalog: Catalog) -> None:
+    one = replica()
+    catalog.replicas.add(one)
+    catalog.replicas.pin(one.id)
+    catalog.replicas.set_verified(one.id, VERIFIED)
+    catalog.replicas.set_state(one.id, ReplicaState.MISSING)
+    catalog.replicas.add(one)
+    kept = replace(one, pinned=True, verified=VERIFIED, state=ReplicaState.MISSING)
+    assert catalog.replicas.get(one.id) == kept
+    again = replica(reason="told anew")
+    catalog.replicas.add(again)
+    assert catalog.replicas.list() == (replace(kept, document=again.document),)
+
+
+def test_flags_are_set_and_taken_back(catalog: Catalog) -> None:
+    one = replica()
+    catalog.replicas.add(one)
+    for _ in range(2):
+        catalog.replicas.pin(one.id)
+        assert catalog.replicas.get(one.id).pinned
+    for _ in range(2):
+        catalog.replicas.unpin(one.id)
+        assert not catalog.replicas.get(one.id).pinned
+    catalog.replicas.set_verified(one.id, VERIFIED)
+    catalog.replicas.set_verified(one.id, None)
+    assert catalog.replicas.get(one.id) == one
+
+
+def test_a_pin_and_a_deletion_exclude_each_other(catalog: Catalog) -> None:
+    one = replica()
+    catalog.replicas.add(one)
+    catalog.replicas.pin(one.id)
+    with pytest.raises(RefusedError) as caught:
+        catalog.replicas.set_state(one.id, ReplicaState.DELETING)
+    assert (caught.value.reason, caught.value.exit_status) == ("pinned", 5)
+    assert catalog.replicas.get(one.id).state is ReplicaState.GOOD
+    catalog.replicas.unpin(one.id)
+    catalog.replicas.set_state(one.id, ReplicaState.DELETING)
+    with pytest.raises(RefusedError, match="too late to pin"):
+        catalog.replicas.pin(one.id)
+    assert not catalog.replicas.get(one.id).pinned
+
+
+def test_what_is_removed_is_gone_and_removing_again_is_fine(catalog: Catalog) -> None:
+    catalog.replicas.add(replica())
+    catalog.replicas.remove("2026-11-22-1")
+    catalog.replicas.remove("2026-11-22-1")
+    assert catalog.replicas.list() == ()
+
+
+def test_unknown_replicas_are_not_found(catalog: Catalog) -> None:
+    for ask in (
+        lambda: catalog.replicas.get("x"),
+        lambda: catalog.replicas.pin("x"),
+        lambda: catalog.replicas.unpin("x"),
+        lambda: catalog.replicas.set_state("x", ReplicaState.GOOD),
+        lambda: catalog.replicas.set_state("x", ReplicaState.DELETING),
+        lambda: catalog.replicas.set_verified("x", None),
+    ):
+        with pytest.raises(NotFoundError, match="no replica 'x'"):
+            ask()
+
+
+def test_lists_show_what_is_asked_for(catalog: Catalog, clock: StandingClock) -> None:
+    catalog.replicas.add(replica("2026-11-22-2"))
+    catalog.replicas.add(replica("2026-11-22-3", specification="other"))
+    catalog.replicas.add(replica("2026-11-21-1", age=DAY))
+    catalog.replicas.add(replica("2026-11-12-1", age=10 * DAY, kind=ReplicaKind.UNDO))
+    catalog.replicas.set_verified("2026-11-21-1", VERIFIED)
+    catalog.replicas.set_state("2026-11-22-3", ReplicaState.MISSING)
+
+    def ids(replicas: tuple[Replica, ...]) -> list[str]:
+        return [each.id for each in replicas]
+
+    listing = catalog.replicas.list
+    assert ids(listing()) == ["2026-11-22-3", "2026-11-22-2", "2026-11-21-1", "2026-11-12-1"]
+    assert ids(listing("orders")) == ["2026-11-22-2", "2026-11-21-1", "2026-11-12-1"]
+    assert ids(listing(kind=ReplicaKind.UNDO)) == ["2026-11-12-1"]
+    assert ids(listing(state=ReplicaState.MISSING)) == ["2026-11-22-3"]
+    assert ids(listing(before=clock.time - 7 * DAY)) == ["2026-11-12-1"]
+    assert ids(listing("orders", unverified=True)) == ["2026-11-22-2", "2026-11-12-1"]
+    assert ids(listing(limit=1)) == ["2026-11-22-3"]
+
+
+def test_latest_is_the_newest_good_backup(catalog: Catalog) -> None:
+    assert catalog.replicas.latest("orders") is None
+    catalog.replicas.add(replica("2026-11-20-1", age=2 * DAY))
+    catalog.replicas.add(replica("2026-11-21-1", age=DAY))
+    catalog.replicas.add(replica("2026-11-22-1", kind=ReplicaKind.UNDO))
+    catalog.replicas.add(replica("2026-11-22-2", specification="other"))
+    catalog.replicas.set_state("2026-11-21-1", ReplicaState.MISSING)
+    assert catalog.replicas.find("latest", "orders").id == "2026-11-20-1"
+    assert catalog.replicas.find("latest").id == "2026-11-22-2"
+    assert catalog.replicas.find("2026-11-21").id == "2026-11-21-1"
+    with pytest.raises(UsageError, match="any of 2 replicas"):
+        catalog.replicas.find("2026-11-22")
+    assert catalog.replicas.find("2026-11-22", "other").id == "2026-11-22-2"
+    with pytest.raises(NotFoundError, match="no good replica yet"):
+        catalog.replicas.find("latest", "nothing")
