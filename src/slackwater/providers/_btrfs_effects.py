@@ -226,6 +226,8 @@ class Seal(Place):
         with explained(self.describe()), self.top() as top, self.required(top) as place:
             self._set_aside(place)
             _set_read_only(place, self.name, read_only=True)
+            # What its processes had written and never synced would reach the disk later, and show as an alteration.
+            btrfs.write_back(place)
             btrfs.commit(top)
             return facts_of(self._set_aside(place))
 
