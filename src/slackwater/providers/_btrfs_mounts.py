@@ -28,6 +28,8 @@ class _Mounted:
     """Of the volume to be set aside."""
     target: str
     options: tuple[str, ...]
+    inner: tuple[str, ...]
+    """Targets of the set's mounts that lie inside this one, deepest first; they have effects of their own."""
 
     def _shown(self) -> str:
         """The UUID of what is mounted at the target, if it is this path of this filesystem; otherwise empty."""
@@ -53,6 +55,7 @@ class _Mounted:
             if e.errno != errno.EBUSY:
                 raise
             held = [f"{h.command} (pid {h.pid}, {h.how} {h.path})" for h in processes.holders(device)]
+            held += [f"the mount {m.target}" for m in mounts.read() if m.target.startswith(f"{self.target}/")]
             raise RefusedError(
                 f"{self.target} cannot be unmounted: {', '.join(held[:5]) or 'something in the kernel'} holds it.",
                 data="It is still mounted as it was.",
@@ -107,11 +110,17 @@ class Mount(_Mounted):
     def undo(self) -> None:
         """Unmount it, unless it shows the old volume, which was then never set aside, or is back.
 
+        After a restart of the system on half a switch, the set's mounts inside may be there as well and never have been
+        exchanged: they go first, and come back with `Unmount.undo` of their own.
+
         Raises:
             RefusedError: somebody holds it; they are named.
         """
         with explained(f"unmounting {self.target}"):
             if self._shown() not in ("", self.live_uuid):
+                for target in self.inner:
+                    if mounts.at(target) is not None:
+                        mounts.unmount(target)
                 self._unmount()
 
 

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import ClassVar
 
 from slackwater.errors import NotFoundError, RefusedError
-from slackwater.journal.effects import Effect
+from slackwater.journal.effects import Effect, fields_of
 from slackwater.model.facts import Facts, Finding
 from slackwater.model.replica import BackupComponents, FoundReplica
 from slackwater.model.storage import Capabilities, CommitForm, Room, ShadowCopy, Volume
@@ -202,16 +202,15 @@ class BtrfsProvider:
                 )
         places = dict.fromkeys(self.place_effect(volume, session) for volume in live)
         exchanges = [self._exchange(copy, volume, session) for copy, volume in pairs]
-        shown = [fields for volume in live for fields in _mounted(volume)]
-        shown.sort(key=lambda fields: fields[4].count("/") if fields[4] != "/" else 0, reverse=True)
+        unmounts = _mounted(live)
         bars = _bars(exchanges) if len(exchanges) > 1 else None
         return Switch(
             clones=(*places, *(_clone(each, copy) for each, copy in zip(exchanges, copies, strict=True))),
             exchange=(
                 *((Bar(*bars),) if bars else ()),
-                *(Unmount(*fields) for fields in shown),
+                *unmounts,
                 *exchanges,
-                *(Mount(*fields) for fields in reversed(shown)),
+                *(Mount(**fields_of(each)) for each in reversed(unmounts)),
                 *((Unbar(*bars),) if bars else ()),
             ),
             seal=tuple(Seal(e.filesystem, e.source, e.owner, e.session, e.name, e.live_uuid) for e in exchanges),
@@ -339,14 +338,27 @@ def _others(directory: str, trees: Sequence[str]) -> Iterator[str]:
             yield entry.path + ("/" if entry.is_dir(follow_symlinks=False) else "")
 
 
-def _mounted(volume: Volume) -> list[tuple[str, str, str, str, str, tuple[str, ...]]]:
-    """For each mount of the volume, the fields of the effects that take it away and bring it back."""
-    subvolume = str(volume.facts["subvolume"])
-    uuid = str(volume.facts["subvolume_uuid"])
+def _mounted(volumes: Sequence[Volume]) -> list[Unmount]:
+    """The effects that take the mounts of the volumes away, innermost first."""
+    table = mounts.read()
+    shown = [
+        (volume, mount)
+        for mount in reversed(table)
+        for volume in volumes
+        if (mount.superblock, mount.root) == (volume.superblock, f"/{volume.facts['subvolume']}")
+    ]
+    shown.sort(key=lambda pair: len(pair[1].target), reverse=True)
+    targets = [mount.target for _, mount in shown]
     return [
-        (*_where(volume), subvolume, uuid, mount.target, _options(mount))
-        for mount in mounts.read()
-        if mount.superblock == volume.superblock and mount.root == f"/{subvolume}"
+        Unmount(
+            *_where(volume),
+            subvolume=str(volume.facts["subvolume"]),
+            live_uuid=str(volume.facts["subvolume_uuid"]),
+            target=mount.target,
+            options=_options(mount),
+            inner=tuple(t for t in targets if t != mount.target and mounts.inside(t, mount.target)),
+        )
+        for volume, mount in shown
     ]
 
 
