@@ -69,7 +69,12 @@ class Places:
             RightsError: they may not be made, or one that is there belongs to another user or may be written by one.
             SlackwaterError: they cannot be made for another reason (a file is in the way, the disk is full).
         """
-        for path, variable in ((self.state_dir, "SLACKWATER_STATE_DIR"), (self.run_dir, "SLACKWATER_RUN_DIR")):
+        folders = (
+            (self.state_dir, "SLACKWATER_STATE_DIR"),
+            (self.run_dir, "SLACKWATER_RUN_DIR"),
+            (self.guard_dir, "SLACKWATER_RUN_DIR"),
+        )
+        for path, variable in folders:
             _ensure(path, variable)
 
     def owner(self, *, create: bool = True) -> str:
