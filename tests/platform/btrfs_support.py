@@ -118,9 +118,16 @@ def tree(path: str) -> list[str]:
 class Sleeper:
     """A process that holds something until it is told to go."""
 
-    def __init__(self, script: str, *arguments: str, unshare: bool = False) -> None:
+    def __init__(self, script: str, *arguments: str, unshare: str = "") -> None:
+        """Start it.
+
+        Args:
+            script: what it does first.
+            arguments: `$1` and so on.
+            unshare: the propagation of a mount namespace of its own (`private`, `slave`); empty for none.
+        """
         command = ["sh", "-c", f"{script}\necho ready; exec sleep 60", "sh", *arguments]
-        prefix = ["unshare", "--mount", "--propagation", "private"] if unshare else []
+        prefix = ["unshare", "--mount", "--propagation", unshare] if unshare else []
         self.process = subprocess.Popen([*prefix, *command], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"

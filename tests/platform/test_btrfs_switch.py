@@ -317,7 +317,7 @@ def test_a_mount_that_appeared_stops_the_exchange(ground: Ground, lab: Lab) -> N
     with pytest.raises(RefusedError, match="late"):
         switch.exchange[0].make()
     run("umount", target)
-    with Sleeper('mount -t btrfs -o subvol=pg "$1" "$2"', ground.disk.device, target, unshare=True) as pid:
+    with Sleeper('mount -t btrfs -o subvol=pg "$1" "$2"', ground.disk.device, target, unshare="private") as pid:
         with pytest.raises(RefusedError) as raised:
             switch.exchange[0].make()
         assert f"namespace of process {pid}" in raised.value.sentence
