@@ -120,8 +120,9 @@ def explained(path: str) -> Iterator[None]:
         raise CatalogError(f"The catalog {path} holds a document that cannot be read: {e}", data=UNTOUCHED) from e
     except (DBAPIError, sqlite3.Error) as e:
         raise _failure(path, e.orig if isinstance(e, DBAPIError) else e) from e
-    except StatementError as e:
-        raise CatalogError(f"The catalog {path} cannot store a value: {e.orig}.", data=UNTOUCHED) from e
+    except (StatementError, UnicodeEncodeError) as e:
+        why = e.orig if isinstance(e, StatementError) else e
+        raise CatalogError(f"The catalog {path} cannot store a value: {why}.", data=UNTOUCHED) from e
 
 
 def _failure(path: str, error: BaseException | None) -> SlackwaterError:

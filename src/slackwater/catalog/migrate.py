@@ -9,6 +9,8 @@ from slackwater.catalog.database import UNTOUCHED, CatalogError, Database
 from slackwater.catalog.schema import VERSIONS
 from slackwater.errors import UsageError
 
+_FOLDER = os.path.join(os.path.dirname(__file__), "migrations")
+
 
 def version_of(connection: Connection, path: str) -> str | None:
     """The schema that the database has; None when it is empty.
@@ -58,7 +60,6 @@ def _run_migrations(connection: Connection) -> None:
     from alembic.config import Config
 
     config = Config()
-    folder = os.path.join(os.path.dirname(__file__), "migrations")
-    config.set_main_option("script_location", folder.replace("%", "%%"))
+    config.set_main_option("script_location", _FOLDER.replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
