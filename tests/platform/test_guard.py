@@ -615,3 +615,18 @@ def test_looking_for_leftovers_costs_next_to_nothing(run_dir: str) -> None:
         assert release_leftovers(run_dir) == []
         assert release_leftovers(f"{run_dir}/not-there") == []
     assert (time.perf_counter() - started) / 200 < 0.002
+
+
+def test_what_a_hung_guard_without_a_coordinator_holds_is_released_when_overdue(crowd: Crowd, run_dir: str) -> None:
+    with command(crowd, run_dir, freeze_s=0.3) as held:
+        assert held.next().startswith("frozen")
+        os.kill(held.guard, signal.SIGSTOP)
+        try:
+            held.process.kill()
+            held.process.wait()
+            assert crowd.stands()
+            assert eventually(lambda: release_leftovers(run_dir))
+            assert crowd.moves()
+        finally:
+            os.kill(held.guard, signal.SIGCONT)
+        assert eventually(lambda: gone(held.guard)), "it goes when it can"

@@ -283,7 +283,7 @@ def _release_left(record: str, left: Mapping[str, Any]) -> list[str]:
         return problems
     _forget(record)
     return [
-        f"The guard of session {left['session']} was killed; {each} was still frozen and moves again."
+        f"The guard of session {left['session']} did not release {each}; it was still frozen and moves again."
         for each in frozen
     ]
 
