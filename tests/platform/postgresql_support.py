@@ -18,7 +18,9 @@ from pathlib import Path
 
 import psycopg
 
+from slackwater.model.component import Component
 from slackwater.system.credentials import as_user
+from slackwater.writers.postgresql import PostgresqlWriter
 
 PROGRAMS = {
     15: Path("/usr/lib/postgresql/15/bin"),
@@ -31,11 +33,10 @@ SETTINGS = "listen_addresses = ''\nport = 5432\nshared_buffers = 16MB\n"
 
 def as_owner(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a program as the user postgres, away from our process group."""
-    output = tempfile.TemporaryFile("w+")
-    with output:
+    with tempfile.TemporaryFile("w+") as output:
         done = subprocess.run(
-            words, user=OWNER.pw_uid, group=OWNER.pw_gid, extra_groups=[], cwd="/", check=False, stdin=subprocess.DEVNULL,
-            stdout=output, stderr=output, env={"PATH": os.environ["PATH"], "LC_ALL": "C"}, timeout=60,
+            words, user=OWNER.pw_uid, group=OWNER.pw_gid, extra_groups=[], cwd="/", check=False, timeout=60,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
         )  # fmt: skip
         output.seek(0)
         said = output.read()
@@ -87,7 +88,12 @@ class Cluster:
     def sql(self, query: str, database: str = "postgres") -> list[tuple[object, ...]]:
         with as_user(OWNER.pw_uid, OWNER.pw_gid):
             connection = psycopg.connect(
-                host=str(self.home), port=5432, dbname=database, user="postgres", autocommit=True
+                host=str(self.home),
+                port=5432,
+                dbname=database,
+                user="postgres",
+                autocommit=True,
+                client_encoding="utf8",
             )
         with connection:
             cursor = connection.execute(query.encode())
@@ -138,3 +144,15 @@ def kill_all_in(directory: str) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
+
+
+def identify(writer: PostgresqlWriter, cluster: Cluster) -> Component:
+    """What the writer says of this cluster; others on the machine are not ours to look at."""
+    (found,) = [
+        each for each in writer.identify() if each.facts.get("data_directory") == os.path.realpath(cluster.data)
+    ]
+    return found
+
+
+def codes(component: Component) -> set[str]:
+    return {each.code for each in component.findings}

@@ -21,7 +21,7 @@ from slackwater.model.facts import Facts
 from slackwater.system import services
 from slackwater.system.command import CommandError, Finished, run
 from slackwater.writers._postgresql import debian
-from slackwater.writers._postgresql.find import Postmaster, pid_file_of, postmaster_on, processes_on
+from slackwater.writers._postgresql.find import Postmaster, pid_file_of, postmaster_on, processes_on, servers_on
 
 SYSTEMD, PG_CTLCLUSTER, OWNER = "systemd", "pg_ctlcluster", "owner"
 #: How long a fast shutdown may write its checkpoint, and what follows may take.
@@ -119,9 +119,9 @@ def stop(control: Control) -> None:
         (signal.SIGKILL, KILL_S, True),
     ):
         _signal(control, sign, orphans=orphans)
-        if _until(lambda: not processes_on(control.data_directory), patience_s if not _orphaned(control) else 1.0):
+        if _until(lambda: not servers_on(control.data_directory), patience_s if not _orphaned(control) else 1.0):
             break
-    left = processes_on(control.data_directory)
+    left = servers_on(control.data_directory)
     attached = [each for each in segments if _attached(each, control.uid)]
     if left or attached:
         what = f"processes {sorted(left)}" if left else f"shared memory {attached[0]}"

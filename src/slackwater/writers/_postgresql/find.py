@@ -56,13 +56,19 @@ def postmaster_on(data_directory: str) -> Postmaster | None:
     return next((each for each in own if each.trouble != "in-container"), None)
 
 
-def processes_on(data_directory: str) -> frozenset[int]:
-    """Every process of the server on this data directory, also orphans whose postmaster is dead.
+def servers_on(data_directory: str) -> frozenset[int]:
+    """Every process that runs `postgres` on this data directory, also orphans whose postmaster is dead."""
+    return frozenset(pid for pid in _pids() if _works_in(pid, data_directory))
 
-    Children that run another program (an archive command) belong to it as long as their postmaster lives.
+
+def processes_on(data_directory: str) -> frozenset[int]:
+    """Every process of the server on this data directory: those of `servers_on`, and all that stem from them.
+
+    Children that run another program (an archive command) are found as long as their postmaster lives.
     """
-    own = frozenset(pid for pid in _pids() if _works_in(pid, data_directory))
-    return own.union(*(descendants(pid) for pid in own))
+    own = servers_on(data_directory)
+    eldest = (pid for pid in own if (stat := stat_of(pid)) and stat.parent not in own)
+    return own.union(*(descendants(pid) for pid in eldest))
 
 
 def read_pid_file(text: str) -> PidFile | None:
@@ -120,10 +126,10 @@ def _postmaster(pid: int) -> Postmaster | None:
 
 def _look(pid: int) -> Postmaster | None:
     """What the kernel shows of a process that may be a postmaster; None when it is none."""
-    arguments = _arguments(pid)
-    program = _program(pid, arguments)
+    program = _program(pid)
     if os.path.basename(program) != "postgres":
         return None
+    arguments = _arguments(pid)
     owner = _status(pid)
     uid, gid = int(owner["Uid"].split()[1]), int(owner["Gid"].split()[1])
     try:
@@ -135,13 +141,13 @@ def _look(pid: int) -> Postmaster | None:
     return Postmaster(pid, directory, program, uid, gid, arguments, PidFile(pid), trouble)
 
 
-def _program(pid: int, arguments: tuple[str, ...]) -> str:
+def _program(pid: int) -> str:
     """The program's path; after an upgrade of its package the kernel calls the old file deleted."""
     try:
         return os.readlink(f"/proc/{pid}/exe").removesuffix(_DELETED)
     except PermissionError:
         # Backends show a title ("postgres: checkpointer") where the postmaster shows its command line.
-        return arguments[0] if arguments else ""
+        return (_arguments(pid) or ("",))[0]
     except OSError:
         return ""
 
@@ -149,17 +155,16 @@ def _program(pid: int, arguments: tuple[str, ...]) -> str:
 def _works_in(pid: int, data_directory: str) -> bool:
     """Whether this is a `postgres` in our mount namespace whose working directory has, or had, this name."""
     try:
-        program = os.readlink(f"/proc/{pid}/exe").removesuffix(_DELETED)
-        if os.path.basename(program) != "postgres" or not _same_mounts(pid):
+        if os.path.basename(os.readlink(f"/proc/{pid}/exe").removesuffix(_DELETED)) != "postgres":
             return False
-        return os.readlink(f"/proc/{pid}/cwd").removesuffix(_DELETED) == data_directory
+        return os.readlink(f"/proc/{pid}/cwd").removesuffix(_DELETED) == data_directory and _same_mounts(pid)
     except OSError:
         return False
 
 
 def _is_child(pid: int) -> bool:
     stat = stat_of(pid)
-    return stat is not None and os.path.basename(_program(stat.parent, ())) == "postgres"
+    return stat is not None and os.path.basename(_program(stat.parent)) == "postgres"
 
 
 def _same_mounts(pid: int) -> bool:
