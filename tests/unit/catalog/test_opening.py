@@ -15,7 +15,7 @@ from slackwater.catalog import schema
 from slackwater.catalog.catalog import Catalog
 from slackwater.catalog.database import CatalogError
 from slackwater.catalog.schema import VERSIONS
-from slackwater.errors import BusyError, SlackwaterError, UsageError
+from slackwater.errors import BusyError, RightsError, SlackwaterError, UsageError
 from slackwater.model.session import Outcome, SessionKind
 from tests.unit.catalog.samples import StandingClock, replica
 
@@ -172,6 +172,20 @@ def test_text_that_cannot_be_stored_is_an_error_of_ours(catalog: Catalog) -> Non
     with pytest.raises(SlackwaterError):
         catalog.sessions.begin(SessionKind.BACKUP, "\udcff", "")
     assert catalog.replicas.list() == ()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everywhere")
+@pytest.mark.parametrize("create", [True, False])
+def test_one_that_may_not_be_read_is_not_taken_for_none(path: str, create: bool) -> None:
+    Catalog.open(path, create=True, clock=CLOCK).close()
+    folder = Path(path).parent
+    for where, mode, back in ((Path(path), 0o000, 0o600), (folder, 0o000, 0o700)):
+        where.chmod(mode)
+        try:
+            with pytest.raises(RightsError, match="may not be read"):
+                Catalog.open(path, create=create, clock=CLOCK)
+        finally:
+            where.chmod(back)
 
 
 def test_a_folder_and_a_missing_folder_are_named(tmp_path: Path) -> None:

@@ -60,9 +60,12 @@ def test_a_file_in_a_folders_place_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_without_rights_the_way_out_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RightsError) as caught:
-        Places("/etc/x", "/proc/1/slackwater", str(tmp_path)).ensure()
-    assert caught.value.exit_status == 6
+    tmp_path.chmod(0o500)
+    for ask in (places(tmp_path).ensure, places(tmp_path).owner):
+        with pytest.raises(RightsError) as caught:
+            ask()
+        assert caught.value.exit_status == 6
+        assert "SLACKWATER_STATE_DIR" in caught.value.hint
 
 
 def test_the_id_is_made_once(tmp_path: Path) -> None:
