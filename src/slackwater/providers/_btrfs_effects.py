@@ -14,7 +14,7 @@ from typing import ClassVar
 from slackwater.errors import RefusedError
 from slackwater.model.facts import Facts
 from slackwater.providers._btrfs_places import ROOT, Place, explained, mounted_in
-from slackwater.system import btrfs
+from slackwater.system import btrfs, processes
 from slackwater.system.btrfs import Subvolume
 
 
@@ -183,6 +183,7 @@ class Exchange(_Turn):
             live, aside = btrfs.subvolume_at(self.live, top), btrfs.subvolume_at(self.name, place)
             if self._is_live(live) and self._is_clone(aside):
                 _refuse_mounted(self.filesystem, self.live)
+                _refuse_held(top, self.live)
                 btrfs.exchange(top, self.live, self.path(self.name))
                 btrfs.commit(top)
             elif not (self._is_clone(live) and self._is_live(aside)):
@@ -203,6 +204,7 @@ class Exchange(_Turn):
             if not self._is_clone(btrfs.subvolume_at(self.live, top)):
                 raise _stranger(self.live, f"the clone that took the place of {self.path(self.name)}")
             _refuse_mounted(self.filesystem, self.live)
+            _refuse_held(top, self.live)
             # It was somebody's live data: it must not come back sealed.
             _set_read_only(place, self.name, read_only=False)
             btrfs.exchange(top, self.live, self.path(self.name))
@@ -334,6 +336,18 @@ def _refuse_mounted(filesystem: str, path: str) -> None:
             data="It was left as it is.",
             hint=f"umount {where[0].partition(' ')[0]}",
             code="mounted",
+        )
+
+
+def _refuse_held(top: int, path: str) -> None:
+    # A process keeps what it has open over an exchange: it would go on writing into what was set aside.
+    held = processes.holders(os.stat(path, dir_fd=top).st_dev)
+    if held:
+        raise RefusedError(
+            f"{held[0].command} (pid {held[0].pid}) holds {held[0].path} on the subvolume {path}.",
+            data="It was left as it is.",
+            hint=f"Stop it (kill {held[0].pid}, or the service it belongs to), then: slackwater reconcile",
+            code="held",
         )
 
 
