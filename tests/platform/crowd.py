@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slackwater.system import cgroups
+from slackwater.system import cgroups, processes
 
 #: Counts in the first eight bytes of a shared file, without ever sleeping for long.
 COUNTER = (
@@ -21,6 +21,9 @@ COUNTER = (
     "while True:\n"
     "    n += 1; shared[:] = struct.pack('q', n); time.sleep(0.001)\n"
 )
+
+
+READY = "import sys; print('ready', flush=True); sys.stdin.read()"
 
 
 def eventually(condition: Callable[[], object], within_s: float = 5.0) -> bool:
@@ -120,6 +123,27 @@ def new_crowd(count: int = 3) -> Iterator[Crowd]:
             for child in crowd.children:
                 child.kill()
                 child.communicate()
+
+
+@contextmanager
+def python(code: str, *arguments: str, cwd: str = "/") -> Iterator[subprocess.Popen[str]]:
+    """A child that runs `code` and has printed one line; it and its whole process group end with the context."""
+    child = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", code, *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=cwd, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert child.stdout is not None
+        child.first_line = child.stdout.readline().strip()  # type: ignore[attr-defined]
+        yield child
+    finally:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+
+
+def held_by(child: subprocess.Popen[str], folder: Path) -> set[tuple[str, str, bool]]:
+    found = processes.holders(folder.stat().st_dev)
+    return {(h.path, h.how, h.writing) for h in found if h.pid == child.pid}
 
 
 @contextmanager

@@ -1,48 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who is there and who holds what, asked of real processes."""
 
-import ctypes
-import mmap
 import os
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from slackwater.system import processes
-
-
-@contextmanager
-def python(code: str, *arguments: str, cwd: str = "/") -> Iterator[subprocess.Popen[str]]:
-    """A child that runs `code` and has printed one line; it and its whole process group end with the context."""
-    child = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", code, *arguments],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=cwd, start_new_session=True,
-    )  # fmt: skip
-    try:
-        assert child.stdout is not None
-        child.first_line = child.stdout.readline().strip()  # type: ignore[attr-defined]
-        yield child
-    finally:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
-
-
-def eventually(condition: Callable[[], object], within_s: float = 5.0) -> bool:
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return False
-
-
-READY = "import sys; print('ready', flush=True); sys.stdin.read()"
+from tests.platform.crowd import READY, eventually, held_by, new_folder, python
 
 
 def test_our_own_identity_lives_and_names_our_pid() -> None:
@@ -145,19 +113,8 @@ def test_a_tree_that_never_stands_still_gives_an_answer() -> None:
 
 @pytest.fixture
 def shm() -> Iterator[Path]:
-    """A folder on a filesystem that is not the one the interpreter lies on, so that only the test's holders hold it."""
-    folder = Path(f"/dev/shm/sw-{os.urandom(4).hex()}")
-    folder.mkdir()
-    assert folder.stat().st_dev != Path(sys.executable).stat().st_dev
-    try:
+    with new_folder() as folder:
         yield folder
-    finally:
-        subprocess.run(["rm", "-rf", "--", str(folder)], check=True)
-
-
-def held_by(child: subprocess.Popen[str], folder: Path) -> set[tuple[str, str, bool]]:
-    found = processes.holders(folder.stat().st_dev)
-    return {(h.path, h.how, h.writing) for h in found if h.pid == child.pid}
 
 
 @pytest.mark.parametrize(
@@ -195,40 +152,6 @@ def test_a_working_directory_is_found_also_of_a_single_thread(shm: Path) -> None
         assert held_by(child, shm) == {(str(shm), "working directory", False)}
 
 
-@pytest.mark.parametrize(
-    ("access", "writing"), [("ACCESS_READ", False), ("ACCESS_WRITE", True), ("ACCESS_COPY", False)]
-)
-def test_a_mapping_outlives_its_descriptor_and_only_a_shared_one_writes(shm: Path, access: str, writing: bool) -> None:
-    file = shm / "mapped"
-    file.write_bytes(bytes(mmap.PAGESIZE))
-    code = (
-        "import mmap, os, sys\n"
-        "fd = os.open(sys.argv[1], os.O_RDWR)\n"
-        f"m = mmap.mmap(fd, 0, access=mmap.{access})\n"
-        "os.close(fd)\n"
-        "for other in range(3, 64):\n"
-        "    try: os.close(other)\n"
-        "    except OSError: pass\n"
-        "print(1, flush=True); sys.stdin.read()\n"
-    )
-    with python(code, str(file)) as child:
-        assert held_by(child, shm) == {(str(file), "mapped file", writing)}
-
-
-def test_a_running_program_is_found(shm: Path) -> None:
-    program = shm / "sleep"
-    program.write_bytes(Path("/bin/sleep").read_bytes())
-    program.chmod(0o755)
-    child = subprocess.Popen([str(program), "60"], text=True)
-    try:
-        assert eventually(lambda: processes.command_of(child.pid) == "sleep" and held_by(child, shm))
-        assert (str(program), "program", False) in held_by(child, shm)
-        assert (str(program), "mapped file", False) in held_by(child, shm)
-    finally:
-        child.kill()
-        child.wait()
-
-
 def test_we_ourselves_and_the_excluded_are_left_out(shm: Path) -> None:
     with open(shm / "f", "w"), python(READY, cwd=str(shm)) as child:
         pids = {h.pid for h in processes.holders(shm.stat().st_dev)}
@@ -248,25 +171,6 @@ def test_a_process_whose_first_thread_has_ended_still_holds(shm: Path) -> None:
     )
     with python(code, str(shm / "f")) as child:
         assert held_by(child, shm) == {(f"{shm}/f", "open file", True)}
-
-
-@pytest.mark.root
-def test_a_holder_in_another_mount_namespace_is_found(tmp_path: Path) -> None:
-    """It sees the file under a path that does not exist here, on a mount that does not exist here."""
-    code = (
-        "import ctypes, os, sys\n"
-        "libc = ctypes.CDLL(None, use_errno=True)\n"
-        "assert libc.unshare(0x20000) == 0 and libc.mount(b'none', b'/', None, 0x44000, None) == 0\n"
-        "assert libc.mount(b'sw', sys.argv[1].encode(), b'tmpfs', 0, None) == 0\n"
-        "f = open(sys.argv[1] + '/inside', 'w')\n"
-        "print(os.stat(sys.argv[1]).st_dev, flush=True); sys.stdin.read()\n"
-    )
-    assert ctypes.sizeof(ctypes.c_long) == 8
-    with python(code, str(tmp_path)) as child:
-        device = int(child.first_line)  # type: ignore[attr-defined]
-        assert not (tmp_path / "inside").exists()
-        found = {(h.pid, h.path, h.how, h.writing) for h in processes.holders(device)}
-        assert found == {(child.pid, f"{tmp_path}/inside", "open file", True)}
 
 
 def test_processes_that_come_and_go_meanwhile_do_no_harm(shm: Path) -> None:
