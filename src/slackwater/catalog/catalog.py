@@ -15,7 +15,7 @@ from slackwater.errors import RightsError
 
 
 class Catalog:
-    """The sessions and replicas of a cell. Close it, or use it as a context; any thread may use it."""
+    """The sessions and replicas of a cell. Close it, or use it as a context. Any thread may use it, one at a time."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, StatementError
 
@@ -116,13 +115,13 @@ def explained(path: str) -> Iterator[None]:
     """
     try:
         yield
-    except ValidationError as e:
-        raise CatalogError(f"The catalog {path} holds a document that cannot be read: {e}", data=UNTOUCHED) from e
     except (DBAPIError, sqlite3.Error) as e:
         raise _failure(path, e.orig if isinstance(e, DBAPIError) else e) from e
     except (StatementError, UnicodeEncodeError) as e:
         why = e.orig if isinstance(e, StatementError) else e
         raise CatalogError(f"The catalog {path} cannot store a value: {why}.", data=UNTOUCHED) from e
+    except ValueError as e:
+        raise CatalogError(f"The catalog {path} holds a value that cannot be read: {e}.", data=UNTOUCHED) from e
 
 
 def _failure(path: str, error: BaseException | None) -> SlackwaterError:

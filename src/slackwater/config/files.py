@@ -49,7 +49,8 @@ def read_toml(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as f:
             refuse_untrusted(os.fstat(f.fileno()), path)
-            refuse_untrusted(os.stat(os.path.dirname(path)), os.path.dirname(path))
+            folder = os.path.dirname(os.path.abspath(path))
+            refuse_untrusted(os.stat(folder), folder)
             return tomllib.load(f)
     except FileNotFoundError as e:
         raise NotFoundError(f"There is no file {path}.", data="Nothing was changed.") from e

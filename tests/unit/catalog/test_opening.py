@@ -158,12 +158,28 @@ def test_torn_pages_are_an_error_of_ours(path: str) -> None:
     assert "untouched" in caught.value.data
 
 
-def test_an_unreadable_document_is_named_without_a_traceback(path: str, catalog: Catalog) -> None:
+@pytest.mark.parametrize("change", ["document = '{}'", "document = 'x'", "state = 'lost'", "verified = 'today'"])
+def test_a_value_that_cannot_be_read_is_an_error_of_ours(catalog: Catalog, change: str) -> None:
     catalog.replicas.add(replica())
     with catalog._database.write() as connection:
-        connection.exec_driver_sql("UPDATE replicas SET document = '{}'")
-    with pytest.raises(CatalogError, match="cannot be read"):
+        connection.exec_driver_sql(f"UPDATE replicas SET {change}")
+    with pytest.raises(CatalogError, match="holds a value that cannot be read"):
         catalog.replicas.list()
+
+
+def test_a_full_disk_costs_only_what_did_not_fit(catalog: Catalog) -> None:
+    with catalog._database.read() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=1")  # as many as there are; SQLite then says that it is full
+
+    def fill() -> None:
+        for number in range(1, 99):
+            catalog.replicas.add(replica(f"2026-11-22-{number}"))
+
+    with pytest.raises(CatalogError, match="disk is full") as caught:
+        fill()
+    assert "untouched" in caught.value.data
+    assert catalog.replicas.list()
+    assert catalog.check() == ()
 
 
 def test_text_that_cannot_be_stored_is_an_error_of_ours(catalog: Catalog) -> None:
