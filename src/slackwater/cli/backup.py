@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`slackwater backup`."""
+
+from functools import partial
+
+import typer
+
+from slackwater.cli.app import verb
+from slackwater.cli.frame import do, open_cell
+from slackwater.cli.hints import misplaced
+from slackwater.cli.options import Json, Preview, Progress, Target, Wait, refuse_verb, wait_s
+from slackwater.cli.progress import listening
+from slackwater.errors import (
+    BusyError,
+    CrashOnlyError,
+    DeadlineError,
+    NotFoundError,
+    PartialError,
+    RefusedError,
+    RightsError,
+)  # fmt: skip
+
+
+def join(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    verb(
+        app,
+        "backup",
+        "slackwater backup orders",
+        "slackwater backup postgresql:15/main --preview",
+        "slackwater backup orders --wait 10m --json",
+        fails=(
+            BusyError, NotFoundError, RefusedError, RightsError, PartialError, CrashOnlyError, DeadlineError,
+        ),
+    )(backup)  # fmt: skip
+
+
+def backup(
+    target: Target,
+    preview: Preview = False,
+    wait: Wait = "",
+    progress: Progress = "auto",
+    json: Json = False,
+) -> object:
+    """Take a consistent replica of everything a specification or a component lives on."""
+    refuse_verb(target, misplaced("backup", target))
+    with listening(progress) as listener:
+        cell = open_cell(writing=not preview, preview=preview)
+        from slackwater.sessions import backup as sessions
+
+        if preview:
+            return do(partial(sessions.preview, cell, target))
+        return do(partial(sessions.backup, cell, target, wait_s=wait_s(wait, cell), listener=listener))

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`slackwater reconcile`."""
+
+from functools import partial
+
+import typer
+
+from slackwater.cli.app import verb
+from slackwater.cli.frame import do, open_cell
+from slackwater.cli.options import Json
+from slackwater.errors import PartialError, RightsError
+
+
+def join(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    verb(app, "reconcile", "slackwater reconcile", "slackwater reconcile --json", fails=(RightsError, PartialError))(
+        reconcile
+    )
+
+
+def reconcile(json: Json = False) -> object:
+    """Put right what sessions left that were cut off, and make catalog and storage agree."""
+    cell = open_cell(writing=True, preview=True)  # the session itself releases what is frozen, and reports it
+    from slackwater.sessions import reconcile as sessions
+
+    return do(partial(sessions.reconcile, cell))

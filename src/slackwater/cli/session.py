@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`slackwater session`: list, show, abort."""
+
+from functools import partial
+
+import typer
+
+from slackwater.cli.app import new_app, verb
+from slackwater.cli.frame import do, open_cell
+from slackwater.cli.options import Json, MaybeSpec, SessionId
+from slackwater.cli.values import Sessions, SessionShown
+from slackwater.errors import NotFoundError, RightsError
+from slackwater.model.session import Outcome, Session
+
+sessions = new_app("List, show and stop sessions.")
+
+
+def join(app: typer.Typer) -> None:
+    """Add the noun to the application."""
+    app.add_typer(sessions, name="session")
+
+
+@verb(sessions, "list", "slackwater session list", "slackwater session list orders --json", fails=(RightsError,))
+def list_sessions(spec: MaybeSpec = "", json: Json = False) -> Sessions:
+    """List what was run, the newest first."""
+    found = open_cell().catalog.sessions.list(spec or None)
+    return Sessions(tuple(_shown(each) for each in found))
+
+
+@verb(
+    sessions,
+    "show",
+    "slackwater session show latest",
+    "slackwater session show 2026-11-22-1 --json",
+    fails=(NotFoundError, RightsError),
+)
+def show(session: SessionId, json: Json = False) -> SessionShown:
+    """Show one session: its phases, what it said, and how it ended."""
+    return _shown(open_cell().catalog.sessions.find(session))
+
+
+@verb(sessions, "abort", "slackwater session abort latest", fails=(NotFoundError, RightsError))
+def abort(session: SessionId, json: Json = False) -> SessionShown:
+    """Stop a session that runs; it undoes what it began."""
+    cell = open_cell()
+    from slackwater.sessions import abort as sessions_abort
+
+    found = cell.catalog.sessions.find(session)
+    return _shown(do(partial(sessions_abort.abort, cell, found.id)))
+
+
+def _shown(session: Session) -> SessionShown:
+    from slackwater.system.processes import alive
+
+    underway = session.outcome in (Outcome.RUNNING, Outcome.WAITING)
+    return SessionShown(session, underway and bool(session.process) and not alive(session.process))

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`slackwater spec`: create, list, show, check."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slackwater.cli import completion
+from slackwater.cli.app import new_app, verb
+from slackwater.cli.frame import do, open_cell
+from slackwater.cli.options import Json, SpecName
+from slackwater.cli.values import (
+    SpecificationCheck,
+    SpecificationChecks,
+    SpecificationCreated,
+    Specifications,
+    SpecificationSummary,
+)  # fmt: skip
+from slackwater.errors import NotFoundError, RefusedError, RightsError, SlackwaterError, UsageError
+from slackwater.model.component import ComponentRef
+from slackwater.model.facts import Finding
+
+if TYPE_CHECKING:
+    from slackwater.config.specification import Specification
+    from slackwater.sessions.cell import Cell
+
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name, which is also its file's.")]
+_Components = Annotated[
+    list[str],
+    typer.Argument(metavar="WRITER:COMPONENT...", help="What it backs up, as `slackwater discover` names it."),
+]
+_MaybeName = Annotated[
+    str, typer.Argument(metavar="[NAME]", help="Only this one.", autocompletion=completion.specifications)
+]
+
+specs = new_app("Write, list and check specifications: what to back up, with which options.")
+
+
+def join(app: typer.Typer) -> None:
+    """Add the noun to the application."""
+    app.add_typer(specs, name="spec")
+
+
+@verb(
+    specs,
+    "create",
+    "slackwater spec create orders postgresql:15/main",
+    fails=(NotFoundError, RightsError),
+)
+def create(name: _Name, components: _Components, json: Json = False) -> SpecificationCreated:
+    """Write a new specification with every option, commented, with its default."""
+    refs = [_ref(text) for text in components]
+    cell = open_cell()
+    from slackwater.config.specification import check_name
+    from slackwater.config.template import write_new
+
+    check_name(name)
+    findings = do(partial(_look, cell, refs))
+    path = write_new(cell.places.specs_dir, name, refs)
+    return SpecificationCreated(_summary(cell, name, path), findings)
+
+
+@verb(specs, "list", "slackwater spec list", fails=(RightsError,))
+def list_specs(json: Json = False) -> Specifications:
+    """List all specifications, also those that cannot be read."""
+    cell = open_cell()
+    good, broken = cell.specifications
+    found = [_described(each, _path(cell, each.name)) for each in good]
+    found += [SpecificationSummary(each.name, each.path, error=each.error) for each in broken]
+    return Specifications(tuple(sorted(found, key=lambda each: each.name)))
+
+
+@verb(specs, "show", "slackwater spec show orders", fails=(NotFoundError, RightsError))
+def show(name: SpecName, json: Json = False) -> SpecificationSummary:
+    """Show a specification."""
+    cell = open_cell()
+    return _summary(cell, name, _path(cell, name))
+
+
+@verb(
+    specs,
+    "check",
+    "slackwater spec check",
+    "slackwater spec check orders",
+    fails=(NotFoundError, RefusedError, RightsError),
+)
+def check(name: _MaybeName = "", json: Json = False) -> SpecificationChecks:
+    """Check that specifications can be read, and that backups and recoveries by them would start today."""
+    cell = open_cell()
+    if name:
+        names = [name]
+    else:
+        good, broken = cell.specifications
+        names = sorted([*(each.name for each in good), *(each.name for each in broken)])
+    checks = tuple(do(partial(_checked, cell, each)) for each in names)
+    if name and isinstance(checks[0].error, NotFoundError) and checks[0].error.reason == NotFoundError.code:
+        raise checks[0].error
+    return SpecificationChecks(checks)
+
+
+async def _checked(cell: "Cell", name: str) -> SpecificationCheck:
+    from slackwater.sessions import backup
+
+    path = _path(cell, name)
+    try:
+        planned = await backup.preview(cell, name)
+        against = await cell.host.recoverable(planned.plan) if planned.plan.volumes else ()
+    except SlackwaterError as e:
+        return SpecificationCheck(name, path, error=e)
+    return SpecificationCheck(name, path, tuple(dict.fromkeys((*planned.findings, *against))))
+
+
+async def _look(cell: "Cell", refs: list[ComponentRef]) -> tuple[Finding, ...]:
+    """What stands against each component today.
+
+    Raises:
+        NotFoundError: one is not there.
+    """
+    from slackwater.sessions import discover
+    from slackwater.sessions.target import select
+
+    components = select(await cell.host.identify(), refs)
+    looked = [await discover.look(cell, each) for each in components]
+    return tuple(dict.fromkeys(finding for each in looked for finding in each.findings))
+
+
+def _ref(text: str) -> ComponentRef:
+    try:
+        return ComponentRef.parse(text)
+    except ValueError as e:
+        raise UsageError(f"{e}.", data="Nothing was changed.", hint="`slackwater discover` shows the names.") from None
+
+
+def _path(cell: "Cell", name: str) -> str:
+    return f"{cell.places.specs_dir}/{name}.toml"
+
+
+def _summary(cell: "Cell", name: str, path: str) -> SpecificationSummary:
+    from slackwater.config import specification
+
+    found = specification.find(cell.places.specs_dir, name)
+    with open(path, encoding="utf-8") as f:
+        return _described(found, path, f.read())
+
+
+def _described(found: "Specification", path: str, text: str = "") -> SpecificationSummary:
+    replica, options = found.replica, found.options
+    return SpecificationSummary(
+        name=found.name,
+        path=path,
+        components=found.components,
+        options={
+            "replica": {"keep": replica.keep, "type": replica.type, "min_free": str(replica.min_free)},
+            "options": {
+                "configuration_check": options.configuration_check,
+                "freeze_timeout_ms": options.freeze_timeout * 1000,
+                "hold_timeout_ms": options.hold_timeout * 1000,
+                "on_writer_failure": options.on_writer_failure,
+            },
+        },
+        text=text,
+    )
