@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from threading import Thread
 from typing import Any
 
 from slackwater.errors import SlackwaterError
@@ -136,20 +137,38 @@ def stop(control: Control) -> None:
 def start(control: Control) -> Facts:
     """Start the server and wait until it accepts connections; one that recovers longer is left to go on.
 
-    Runs already on this data directory: that one is waited for.
+    Runs already on this data directory: that one is waited for. pg_ctlcluster is not: it ends seconds after its server
+    is up, and for all that time the application would be down for nothing.
 
     Raises:
         SlackwaterError: it did not start, or ended again.
     """
-    if running(control) is None:
-        said = _launch(control)
-        if not _until(lambda: running(control) is not None, 1.0):
-            raise _did_not_start(control, said.complaint)
-    _until(lambda: _accepts(control) or running(control) is None, START_S)
+    launch = _Launch(control) if running(control) is None else None
+    if launch:
+        launch.start()
+    _until(lambda: _accepts(control) or (running(control) is None and not (launch and launch.is_alive())), START_S)
+    if launch and control.control != PG_CTLCLUSTER:
+        launch.join(START_S)
     server = running(control)
     if server is None:
-        raise _did_not_start(control, "")
+        raise _did_not_start(control, launch.complaint if launch else "")
     return {"pid": server.pid, "accepting": _accepts(control)}
+
+
+class _Launch(Thread):
+    """The command that starts a server, beside us: it may end later than we do."""
+
+    def __init__(self, control: Control) -> None:
+        super().__init__(name="launch", daemon=True)
+        self._control = control
+        self.complaint = ""
+
+    def run(self) -> None:
+        """Run it to its end."""
+        try:
+            self.complaint = _launch(self._control).complaint
+        except SlackwaterError as e:
+            self.complaint = e.sentence
 
 
 def reload(data_directory: str) -> None:
