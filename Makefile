@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Every target installs what it needs. `make` alone lists them.
+# Every target installs what it needs; `make` alone lists them.
 
 PYTHON ?= python3
 VENV := .venv

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A machine of its own in user-mode Linux: the same programs, another kernel, to be rebooted or cut off.
+
+Its root is the host's, read-only, under an overlay in its own memory, so that nothing it writes reaches the host, but
+for one folder that both share and the disks it is given. See user-mode-linux, Documentation/virt/uml in the kernel.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+from dataclasses import dataclass
+
+from slackwater.demo.inventory import MARK
+from slackwater.demo.lab import Lab
+
+INIT = """#!/bin/sh
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C
+mount -t proc proc /proc
+insmod /usr/lib/uml/modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work /mnt/root /mnt/lower
+mount -t hostfs -o / none /mnt/lower
+mount -t overlay overlay -o lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work,xino=off /mnt/root
+cd /mnt/root
+for kind in proc sysfs devtmpfs; do mount -t $kind $kind $(echo $kind | sed 's/sysfs/sys/; s/devtmpfs/dev/'); done
+mkdir -p dev/pts dev/shm
+mount -t tmpfs tmpfs dev/shm
+mount -t tmpfs tmpfs run
+mkdir -m 2775 run/postgresql && chown postgres: run/postgresql
+mount -t cgroup2 cgroup2 sys/fs/cgroup
+mount -t hostfs -o {share} none .{share}
+chroot . /bin/bash -c '/bin/bash {share}/script >{share}/output 2>&1; echo $? >{share}/status; sync'
+echo o >/proc/sysrq-trigger
+sleep 10
+"""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine that runs a script."""
+
+    process: "subprocess.Popen[bytes]"
+    share: str
+    """A folder that it and the host both see at this path. Files that the guest has read stay in its cache."""
+
+    def wait(self, timeout_s: float = 60.0) -> tuple[int, str]:
+        """Wait until the script has ended and the machine is off: its status, and what it said. 255: it never ended."""
+        try:
+            self.process.wait(timeout_s)
+        finally:
+            self.cut()
+        with open(f"{self.share}/console", errors="replace") as f:
+            console = f.read()
+        try:
+            with open(f"{self.share}/status") as status, open(f"{self.share}/output", errors="replace") as output:
+                return int(status.read() or 255), output.read()
+        except FileNotFoundError:
+            return 255, console
+
+    def cut(self) -> None:
+        """Take its power away: what it had not written to its disks is lost. Idempotent."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # its threads for the disks too, which outlive the first one
+        self.process.wait()
+
+
+def boot(lab: Lab, script: str, *disks: str, memory_mib: int = 768) -> Machine:
+    """Start a machine that runs `script` with bash and switches itself off.
+
+    Args:
+        lab: whose folder it uses, and whose sweep ends it.
+        script: what to run, as root.
+        disks: image files, the first of which is /dev/ubda, the second /dev/ubdb.
+        memory_mib: its memory, of which it takes from the host what it touches.
+    """
+    share = tempfile.mkdtemp(prefix="machine-", dir=lab.folder)
+    for name, text in (("script", script), ("init", INIT.replace("{share}", share))):
+        with open(f"{share}/{name}", "w") as f:
+            f.write(text)
+    os.chmod(f"{share}/init", 0o755)  # noqa: S103
+    with open(f"{share}/console", "wb") as console:
+        process = subprocess.Popen(
+            [
+                "linux.uml", f"mem={memory_mib}M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
+                "con=null", "con0=null,fd:1", f"umid={lab.name}-{os.path.basename(share)}", f"uml_dir={share}/",
+                f"init={share}/init", *(f"ubd{number}={disk}" for number, disk in enumerate(disks)),
+            ],
+            stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True,
+            env={**os.environ, "TMPDIR": "/dev/shm", MARK: lab.name},
+        )  # fmt: skip
+    return Machine(process, share)
