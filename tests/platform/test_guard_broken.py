@@ -221,8 +221,11 @@ def test_the_root_and_what_is_not_there_are_refused(run_dir: str) -> None:
 
 
 def test_without_a_place_for_the_record_nothing_is_frozen(crowd: Crowd, run_dir: str) -> None:
-    with arm(crowd, f"{run_dir}/not-there") as guard:
-        with pytest.raises(DeadlineError, match="No such file"):
+    with pytest.raises(RefusedError, match="No such file"):
+        arm(crowd, f"{run_dir}/not-there")
+    with arm(crowd, run_dir) as guard:
+        write(f"{run_dir}/guard.s1.json", "in the way")
+        with pytest.raises(DeadlineError, match="File exists"):
             guard.freeze()
         assert crowd.moves()
 

@@ -85,6 +85,9 @@ class Guard:
         self.members: list[set[int]] = []
         self.answer: dict[str, Any] = {}
         self.input = b""
+        # It has no name before it is whole; so whoever reads it reads all of it, and a kill leaves no half of it.
+        self.folder = os.open(os.path.dirname(start["record"]), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.record = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.folder)
         self.libc = ctypes.CDLL(None, use_errno=True)
         # cgroup.events tells of changes every 10 ms at most: only a watch on the switches sees each stranger's hand.
         self.watch = self.libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -175,8 +178,9 @@ class Guard:
         self.deadline = self.ordered + self.start["freeze_s"]
         try:
             record = {key: self.start[key] for key in ("session", "guard", "coordinator", "cgroups")}
-            write(self.start["record"] + ".new", json.dumps(record | {"deadline_s": self.deadline}))
-            os.rename(self.start["record"] + ".new", self.start["record"])
+            os.write(self.record, json.dumps(record | {"deadline_s": self.deadline}).encode())
+            name = os.path.basename(self.start["record"])
+            os.link(f"/proc/self/fd/{self.record}", name, dst_dir_fd=self.folder, follow_symlinks=True)
             for each in self.cgroups:
                 each.turn(b"1")
         except OSError as e:
@@ -196,9 +200,9 @@ class Guard:
                 each.turn(b"0")
         while (stuck := [each.path for each in self.cgroups if each.frozen()]) and now() < asked + THAW_S:
             time.sleep(0.0002)
-        for name in () if stuck else (self.start["record"], self.start["record"] + ".new"):
-            with suppress(OSError):
-                os.unlink(name)
+        with suppress(OSError):
+            if not stuck:
+                os.unlink(self.start["record"])
         self.state, self.deadline = "over", math.inf
         self.answer = {"event": "released" if whole or by != "deadline" else "late", "by": by, "broken": broken}
         self.answer |= {"stuck": stuck, "held_ms": (asked - self.held) * 1000 if whole else 0.0}
