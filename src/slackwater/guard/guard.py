@@ -87,7 +87,7 @@ class Guard:
         self.input = b""
         # It has no name before it is whole; so whoever reads it reads all of it, and a kill leaves no half of it.
         self.folder = os.open(os.path.dirname(start["record"]), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.record = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.folder)
+        self.record = os.open(os.path.dirname(start["record"]), os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         self.libc = ctypes.CDLL(None, use_errno=True)
         # cgroup.events tells of changes every 10 ms at most: only a watch on the switches sees each stranger's hand.
         self.watch = self.libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -239,7 +239,8 @@ def main() -> None:
             guard = Guard(json.loads(lines.readline()))
         guard.run()
     except OSError as e:
-        os.write(1, json.dumps({"event": "refused", "why": e.strerror or str(e)}).encode() + b"\n")
+        why = ": ".join(str(each) for each in (e.filename, e.strerror) if each)
+        os.write(1, json.dumps({"event": "refused", "why": why}).encode() + b"\n")
     finally:
         if guard:
             guard.release("failure")
