@@ -14,6 +14,19 @@ from slackwater.errors import SlackwaterError, UsageError
 
 _Function = TypeVar("_Function", bound=Callable[..., object])
 _WIDTH = 78
+_ORDER = (
+    "discover",
+    "spec",
+    "backup",
+    "replica",
+    "recover",
+    "status",
+    "session",
+    "reconcile",
+    "catalog",
+    "doctor",
+    "demo",
+)
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 
@@ -34,9 +47,10 @@ _AS_TYPED = _AsTyped()
 class Command(TyperCommand):
     """A command whose epilogue stands in its help as it was written."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # handed on
-        super().__init__(*args, **kwargs)
-        _take_as_typed(self)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  # Typer's types are private
+        """Take the arguments without coercion."""
+        _take_as_typed(self.get_params(ctx))
+        return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  # Typer's types are private
         """Write the epilogue unwrapped."""
@@ -46,20 +60,21 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """A noun with its verbs; knows what a foreign word means here."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  # handed on
-        super().__init__(*args, **kwargs)
-        _take_as_typed(self)
-
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  # Typer's types are private
         """Write the epilogue unwrapped."""
         formatter.write(f"\n{self.epilog}\n" if self.epilog else "")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  # Typer's types are private
-        """Show the help where no verb is given."""
+        """Take the arguments without coercion, and show the help where no verb is given."""
+        _take_as_typed(self.get_params(ctx))
         if not args and not ctx.resilient_parsing:
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(UsageError.exit_status)
         return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401  # Typer's types are private
+        """The commands in the order in which a newcomer needs them."""
+        return sorted(self.commands, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:  # noqa: ANN401
         """Find the command, or say what was probably meant."""
@@ -68,13 +83,14 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def new_app(sentence: str = "") -> typer.Typer:
+def new_app(sentence: str, *, epilog: str = "", completion: bool = False) -> typer.Typer:
     """Make the application of a noun."""
     return typer.Typer(
         cls=Group,
         help=sentence,
+        epilog=epilog,
         rich_markup_mode=None,
-        add_completion=False,
+        add_completion=completion,
         pretty_exceptions_enable=False,
         context_settings=_SETTINGS,
     )
@@ -116,9 +132,11 @@ def _first_line(error: type[SlackwaterError]) -> str:
     return (error.__doc__ or "").partition("\n")[0]
 
 
-def _take_as_typed(command: Any) -> None:  # noqa: ANN401  # Typer's types are private
-    for param in command.params:
+def _take_as_typed(params: Sequence[Any]) -> None:
+    for param in params:
         param.get_runtime_param = lambda: _AS_TYPED
+        if param.param_type_name == "argument":
+            param.display_type_rich = lambda ctx: ""  # the placeholder's name says it, `<str>` adds nothing
 
 
 def _unknown(word: str, noun: str, known: Sequence[str]) -> NoReturn:

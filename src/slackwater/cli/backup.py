@@ -42,7 +42,11 @@ def backup(
     progress: Progress = "auto",
     json: Json = False,
 ) -> object:
-    """Take a consistent replica of everything a specification or a component lives on."""
+    """Take a consistent replica of an application.
+
+    Of everything that a specification or a component lives on, in one still moment. It is kept beside the data, so it
+    does not protect from the loss of the disks.
+    """
     refuse_verb(target, misplaced("backup", target))
     with listening(progress) as listener:
         cell = open_cell(writing=not preview, preview=preview)

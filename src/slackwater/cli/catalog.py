@@ -21,7 +21,10 @@ def join(app: typer.Typer) -> None:
 
 @verb(catalog, "check", "slackwater catalog check", "slackwater catalog check --json", fails=(RightsError,))
 def check(json: Json = False) -> CatalogCheck:
-    """Compare catalog and storage both ways, and name each difference; exit status 1 when there is one."""
+    """Compare catalog and storage, both ways.
+
+    Each difference is named, and the exit status is 1 when there is one. Reads only.
+    """
     cell = open_cell()
     from slackwater.sessions import check as sessions
 

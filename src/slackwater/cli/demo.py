@@ -24,7 +24,11 @@ def join(app: typer.Typer) -> None:
 
 
 def demo(keep: _Keep = False, json: Json = False) -> DemoEnded:
-    """Lose a database that is written to, and have it back: on a scratch volume, with a server of its own."""
+    """Lose a database under load, and have it back.
+
+    On a volume and a server of its own, which are gone afterwards. It runs the commands that a user would, and prints
+    them.
+    """
     try:
         # By name, since the demo stands above the command line: it runs the commands that a user would.
         show = import_module("slackwater.demo.show")

@@ -16,7 +16,11 @@ def join(app: typer.Typer) -> None:
 
 
 def discover(json: Json = False) -> object:
-    """Show every component of this host, its volumes and hold, and whether it could be recovered, or why not."""
+    """Show every application here, and whether it could be recovered.
+
+    For each component: its volumes, their provider, the hold that a backup would use, and why it is enough; or why it
+    cannot be backed up or recovered.
+    """
     cell = open_cell()
     from slackwater.sessions import discover as sessions
 

@@ -28,7 +28,10 @@ def join(app: typer.Typer) -> None:
 
 
 def doctor(json: Json = False) -> Diagnosis:
-    """Check what slackwater stands on here, and say how to mend it; exit status 1 when something failed."""
+    """Check what slackwater stands on here, and how to mend it.
+
+    The exit status is 1 when something failed; notes are only worth knowing.
+    """
     cell = open_cell()
     return Diagnosis(tuple(_look(name, look, cell) for name, look in CHECKS.items()))
 

@@ -37,16 +37,16 @@ class DefectError(SlackwaterError):
     code = "internal"
 
 
-app = new_app("Take consistent replicas of applications in one still moment; turn back to any of them in seconds.")
-app.info.epilog = epilogue(
-    (
-        "slackwater discover                                what is here, and could it be recovered?",
-        "slackwater spec create orders postgresql:15/main   name what to back up",
-        "slackwater backup orders                           take a replica",
-        "slackwater recover orders --preview                what would turning back do?",
-        "slackwater status                                  where do we stand?",
-    )
+_SENTENCE = "Take consistent replicas of applications in one still moment; turn back to any of them in seconds."
+_FIRST_STEPS = (
+    "slackwater discover                                what is here?",
+    "slackwater spec create orders postgresql:15/main   name what to back up",
+    "slackwater backup orders                           take a replica",
+    "slackwater recover orders --preview                what would turning back do?",
+    "slackwater status                                  where do we stand?",
 )
+
+app = new_app(_SENTENCE, epilog=epilogue(_FIRST_STEPS), completion=True)
 for _each in (discover, spec, backup, replica, recover, session, status, catalog, reconcile, doctor, demo):
     _each.join(app)
 
@@ -63,7 +63,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Take consistent replicas of applications in one still moment; turn back to any of them in seconds."""
+    """Nothing of its own: what it says stands above."""
 
 
 def run() -> None:

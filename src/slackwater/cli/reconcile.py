@@ -19,7 +19,10 @@ def join(app: typer.Typer) -> None:
 
 
 def reconcile(json: Json = False) -> object:
-    """Put right what sessions left that were cut off, and make catalog and storage agree."""
+    """Put right what was cut off; make catalog and storage agree.
+
+    Every session does this before its own work, too.
+    """
     cell = open_cell(writing=True, preview=True)  # the session itself releases what is frozen, and reports it
     from slackwater.sessions import reconcile as sessions
 

@@ -52,7 +52,11 @@ def recover(
     progress: Progress = "auto",
     json: Json = False,
 ) -> object:
-    """Turn an application back to a replica, in seconds; what it has now is set aside and can be put back."""
+    """Turn an application back to a replica, in seconds.
+
+    What it has now is set aside as an undo replica, and can be put back with --undo. Nothing is copied: a writable
+    clone of the replica takes the place of the volumes.
+    """
     refuse_verb(target, misplaced("recover", target))
     if undo and replica:
         raise UsageError(
@@ -61,20 +65,21 @@ def recover(
             hint="--undo takes what the last recovery set aside; --replica with that id does the same.",
         )
     with listening(progress) as listener:
-        cell = open_cell(writing=not preview, preview=preview)
+        cell = open_cell(preview=preview)
         from slackwater.sessions import recover as sessions
 
         if preview:
             return do(partial(sessions.preview, cell, target, replica, undo=undo))
         waiting_s = wait_s(wait, cell)
+        chosen = sessions.choose(cell, target, replica, undo=undo).id  # a wrong name makes not even an empty catalog
         if not yes:
-            replica = _confirmed(cell, target, replica, undo=undo)
-        work = partial(sessions.recover, cell, target, replica, undo=undo, wait_s=waiting_s, listener=listener)
-        return do(work)
+            _confirm(cell, target, chosen, undo=undo)
+        work = partial(sessions.recover, undo=undo, wait_s=waiting_s, listener=listener)
+        return do(partial(work, cell.for_writing(), target, chosen))
 
 
-def _confirmed(cell: "Cell", target: str, replica: str, *, undo: bool) -> str:
-    """Show what would happen, ask, and return the replica that was shown, so that no other is taken."""
+def _confirm(cell: "Cell", target: str, replica: str, *, undo: bool) -> None:
+    """Show what would happen, and ask."""
     from slackwater.hosts.local import require_root
     from slackwater.sessions import recover as sessions
     from slackwater.sessions.target import refuse
@@ -88,4 +93,3 @@ def _confirmed(cell: "Cell", target: str, replica: str, *, undo: bool) -> str:
         *(words.finding(each) for each in shown.findings),
     ]
     confirm(lines, "Stop the application and turn it back?")
-    return shown.replica

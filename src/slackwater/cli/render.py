@@ -28,14 +28,32 @@ _STYLES = {
     "failed": "bold red", "no": "bold red", "refused": "bold red", "missing": "bold red", "broken": "bold red",
     "warning": "yellow", "crash-consistent only": "yellow", "interrupted": "yellow", "aborted": "yellow",
 }  # fmt: skip
+_FREE = (
+    "COMPONENT",
+    "COMPONENTS",
+    "SPECIFICATION",
+    "NAME",
+    "PATH",
+    "VOLUME",
+    "FOUND",
+    "DONE",
+    "STATE",
+    "FREE",
+    "CHECK",
+)
 _SEVERITIES = {Severity.NOTE: "", Severity.WARNING: "yellow", Severity.REFUSAL: "bold red"}
 
 
 def show(value: object, console: Console | None = None) -> None:
     """Print what a command returned. No colours but on a terminal, and none with NO_COLOR (rich sees to both)."""
     console = console or Console(highlight=False, markup=False, emoji=False)
-    for each in render(value):
-        console.print(each, soft_wrap=isinstance(each, str) and not console.is_terminal)
+    if console.is_terminal:
+        console.print(*render(value), sep="\n")
+        return
+    with console.capture() as captured:  # for programs: sentences in one piece, no blanks at the ends of lines
+        for each in render(value):
+            console.print(each, soft_wrap=isinstance(each, str | Text))
+    console.file.write("\n".join(line.rstrip() for line in captured.get().split("\n")))
 
 
 @singledispatch
@@ -123,29 +141,36 @@ def _recovery_preview(value: RecoveryPreview) -> Shown:
 @render.register
 def _discovery(value: Discovery) -> Shown:
     if value.components:
-        table = _table("COMPONENT", "RUNS", "VOLUMES", "PROVIDER", "HOLD", "RECOVERABLE")
+        table = _table("COMPONENT", "RUNS", "PROVIDER", "HOLD", "RECOVERABLE")
         for each in value.components:
             _add_discovered(table, each)
         yield table
         for each in value.components:
-            yield f"{each.component.ref}: {each.component.caption}. {each.reason}"
-            yield from _findings(_unsaid(each))
+            yield ""
+            yield Text(str(each.component.ref), "bold")
+            yield _details(each)
     else:
         yield "No application was found here that a writer of this installation knows."
     yield from _findings(value.failures)
 
 
 def _add_discovered(table: Table, each: Discovered) -> None:
-    volumes = "\n".join(volume.path for volume in each.volumes) or "-"
     providers = ", ".join(sorted({volume.provider for volume in each.volumes})) or "-"
     hold = words.HOLDS[each.hold] if each.hold else "-"
     runs, recoverable = ("yes" if said else "no" for said in (each.component.running, each.recoverable))
-    table.add_row(str(each.component.ref), runs, volumes, providers, hold, _word(recoverable))
+    table.add_row(str(each.component.ref), runs, providers, hold, _word(recoverable))
 
 
-def _unsaid(each: Discovered) -> list[Finding]:
-    """The findings that the reason does not say already."""
-    return [finding for finding in each.findings if finding.sentence != each.reason or finding.hint]
+def _details(each: Discovered) -> Table:
+    receipt = _receipt()
+    receipt.add_row("what", each.component.caption)
+    for volume in each.volumes:
+        receipt.add_row("volume", volume.path)
+    if each.hold:
+        receipt.add_row("hold", f"{words.HOLDS[each.hold]}. {each.reason}")
+    for finding in each.findings:
+        _add_finding(receipt, finding)
+    return receipt
 
 
 @render.register
@@ -331,7 +356,7 @@ def _reconciled(value: ReconcileResult) -> Shown:
     if not rows:
         yield "Nothing was to be put right."
         return
-    table = _table("WHAT", "FOUND AND DONE")
+    table = _table("WHAT", "DONE")
     for what, done in rows:
         table.add_row(what, done)
     yield table
@@ -371,9 +396,10 @@ def _demo(value: values.DemoEnded) -> Shown:
 
 
 def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="bold")
+    """A table whose free text is folded and whose short words stay whole, so that it fits 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("ID", "LAST GOOD", "RUNS"))
+        table.add_column(heading, overflow="fold", no_wrap=heading not in _FREE)
     return table
 
 
@@ -403,6 +429,14 @@ def _add_messages(receipt: Table, messages: Iterable[Message]) -> None:
         receipt.add_row(each.severity, each.text)
 
 
+def _add_finding(receipt: Table, each: Finding) -> None:
+    said = each.sentence + (f"\n-> {each.hint}" if each.hint else "")
+    receipt.add_row(Text(words.SEVERITIES[each.severity], _SEVERITIES[each.severity]), said)
+
+
 def _findings(findings: Iterable[Finding]) -> Shown:
+    receipt = _receipt()
     for each in findings:
-        yield Text.assemble("  ", Text(words.finding(each), _SEVERITIES[each.severity]))
+        _add_finding(receipt, each)
+    if receipt.row_count:
+        yield receipt

@@ -65,7 +65,10 @@ def list_replicas(
     fails=(NotFoundError, RightsError),
 )
 def show(replica: ReplicaId, json: Json = False) -> ReplicaShown:
-    """Show one replica: what it holds, why it is consistent, and what a recovery from it would not bring back."""
+    """Show one replica.
+
+    What it holds, why it is consistent, and what a recovery from it would not bring back.
+    """
     return ReplicaShown(open_cell().catalog.replicas.find(replica))
 
 
@@ -96,7 +99,10 @@ def delete(
     progress: Progress = "auto",
     json: Json = False,
 ) -> Deletion:
-    """Delete a replica for good. The application's own data is not touched."""
+    """Delete a replica for good.
+
+    The application's own data is not touched.
+    """
     with listening(progress) as listener:
         found = open_cell(preview=True).catalog.replicas.find(replica)
         if preview:

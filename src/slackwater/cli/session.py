@@ -35,13 +35,19 @@ def list_sessions(spec: MaybeSpec = "", json: Json = False) -> Sessions:
     fails=(NotFoundError, RightsError),
 )
 def show(session: SessionId, json: Json = False) -> SessionShown:
-    """Show one session: its phases, what it said, and how it ended."""
+    """Show one session.
+
+    Its phases, what it said, and how it ended.
+    """
     return _shown(open_cell().catalog.sessions.find(session))
 
 
 @verb(sessions, "abort", "slackwater session abort latest", fails=(NotFoundError, RightsError))
 def abort(session: SessionId, json: Json = False) -> SessionShown:
-    """Stop a session that runs; it undoes what it began."""
+    """Stop a session that runs.
+
+    It undoes what it began; the application goes on.
+    """
     cell = open_cell()
     from slackwater.sessions import abort as sessions_abort
 

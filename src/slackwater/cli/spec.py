@@ -34,7 +34,7 @@ _MaybeName = Annotated[
     str, typer.Argument(metavar="[NAME]", help="Only this one.", autocompletion=completion.specifications)
 ]
 
-specs = new_app("Write, list and check specifications: what to back up, with which options.")
+specs = new_app("Write, list, show and check specifications: what to back up.")
 
 
 def join(app: typer.Typer) -> None:
@@ -49,7 +49,10 @@ def join(app: typer.Typer) -> None:
     fails=(NotFoundError, RightsError),
 )
 def create(name: _Name, components: _Components, json: Json = False) -> SpecificationCreated:
-    """Write a new specification with every option, commented, with its default."""
+    """Write a new, commented specification.
+
+    Every option is in it, with its default.
+    """
     refs = [_ref(text) for text in components]
     cell = open_cell()
     from slackwater.config.specification import check_name
@@ -86,7 +89,10 @@ def show(name: SpecName, json: Json = False) -> SpecificationSummary:
     fails=(NotFoundError, RefusedError, RightsError),
 )
 def check(name: _MaybeName = "", json: Json = False) -> SpecificationChecks:
-    """Check that specifications can be read, and that backups and recoveries by them would start today."""
+    """Check that backups and recoveries would start today.
+
+    Reads each specification, and plans a backup and a recovery of what it names.
+    """
     cell = open_cell()
     if name:
         names = [name]

@@ -50,7 +50,11 @@ def status(
     critical_age: _CriticalAge = "",
     json: Json = False,
 ) -> object:
-    """Show the last good replica of each specification, its age, and what can be turned back to."""
+    """Show the last good replicas, and what can be turned back to.
+
+    For each specification: its last good replica and the age of that, when it was verified, since when it can be turned
+    back, and the room that is left.
+    """
     ages = [
         duration_s(text, option) if text else None
         for text, option in ((warn_age, "--warn-age"), (critical_age, "--critical-age"))

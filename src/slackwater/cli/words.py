@@ -85,7 +85,7 @@ def state(replica: Replica) -> str:
 
 
 def finding(each: Finding) -> str:
-    """A finding as one paragraph."""
+    """A finding in one line."""
     return f"{SEVERITIES[each.severity]}: {each.sentence}" + (f" -> {each.hint}" if each.hint else "")
 
 
