@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cell: the hosts under one catalog. One host for now, with everything a session needs to find."""
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,9 +50,8 @@ class Cell:
         for specification in self.specifications[0]:
             for ref, how in specification.credentials.items():
                 credentials.setdefault(ref.writer, {})[ref.name] = how
-        owner = self.places.owner() if self.writing or os.path.exists(self.places.owner_file) else ""
         return LocalHost(
-            owner=owner,
+            owner=self.places.owner(create=self.writing),
             journal_file=self.places.journal_file,
             guard_dir=self.places.guard_dir,
             credentials=credentials,

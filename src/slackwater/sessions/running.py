@@ -68,7 +68,7 @@ async def running(
     async with _abortable() as abort, _alone(cell, wait_s, story) as lock:
         for each in await mend(cell):
             story.say("note", each)
-        session = cell.catalog.sessions.begin(kind, specification, "")
+        session = cell.catalog.sessions.begin(kind, specification, "", taken=await _taken(cell))
         session = replace(session, process=cell.host.begin(session.id, kind))
         cell.catalog.sessions.update(session)
         lock.note(f"session {session.id} ({kind} of {specification}), process {os.getpid()}")
@@ -83,6 +83,13 @@ async def running(
             raise
         cell.host.settle(run.id)
         _end(cell, session, run, run.outcome)
+
+
+async def _taken(cell: Cell) -> list[str]:
+    """Ids on the storage that an empty catalog does not know: it may be a new one over old replicas."""
+    if cell.catalog.sessions.list(limit=1):
+        return []
+    return [each.session for each in await cell.host.found()]
 
 
 async def _fail(cell: Cell, session: Session, run: Run, error: BaseException) -> None:
