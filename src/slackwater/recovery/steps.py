@@ -22,7 +22,7 @@ from slackwater.model.session import Phase
 from slackwater.model.storage import ShadowCopy, Volume
 from slackwater.providers.contract import Provider
 from slackwater.system.clock import Clock
-from slackwater.system.crew import in_thread
+from slackwater.system.crew import in_thread, wait_in_thread
 from slackwater.system.story import Story
 from slackwater.writers.contract import Writer
 
@@ -136,7 +136,7 @@ async def recover(
         reached = {}
         for each in order.now:
             confirm = partial(hands.writers[each.ref.writer].confirm, timeout_s=order.timeout_s)
-            reached[each.ref] = {**expected[each.ref], **await in_thread(confirm, each, expected[each.ref])}
+            reached[each.ref] = {**expected[each.ref], **await wait_in_thread(confirm, each, expected[each.ref])}
     downtime_ms = (hands.clock.boot_s() - began_s) * 1000
     with story.phase(Phase.RECORD):
         await ahead.make((*steps.settle, *steps.seal))

@@ -19,6 +19,11 @@ async def in_thread(call: Callable[..., T], *arguments: object) -> T:
     return await anyio.to_thread.run_sync(call, *arguments)
 
 
+async def wait_in_thread(call: Callable[..., T], *arguments: object) -> T:
+    """Run a blocking call that only waits and looks; a cancelled session leaves it behind and goes on at once."""
+    return await anyio.to_thread.run_sync(call, *arguments, abandon_on_cancel=True)
+
+
 async def side_by_side(calls: Sequence[Callable[[], T]]) -> list[T]:
     """Run all calls at once, wait for every one of them, and return their results in order.
 
