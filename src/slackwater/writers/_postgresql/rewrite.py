@@ -11,11 +11,13 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 
 from slackwater.errors import RefusedError, SlackwaterError
 from slackwater.model.component import Component, FileRole
 from slackwater.model.facts import Facts
+from slackwater.system.credentials import as_user
 from slackwater.writers._postgresql.archive import mark_archived
 from slackwater.writers._postgresql.autoconf import HISTORIES, with_recovery, without_recovery
 from slackwater.writers._postgresql.controlfile import ControlFile, parse_lsn, read_control_file
@@ -37,7 +39,7 @@ def rewrite(component: Component, trees: Mapping[str, str], known: Sequence[Fact
         RefusedError: the clone is not this component's, or its pg_wal leads out of it.
     """
     places = {each.via: each for each in component.files}
-    with _opened(trees[places[""].path]) as data:
+    with _told(f"The clone of {component.ref} cannot be made ready"), _opened(trees[places[""].path]) as data:
         image = read_control_file(data)
         _check_identity(component, image)
         with _opened_wal(data, trees, places["pg_wal"].path if "pg_wal" in places else "") as wal:
@@ -75,7 +77,7 @@ def recovering(data_directory: str) -> bool:
 
 def settle(data_directory: str) -> None:
     """Remove our lines and our directory from a data directory that has recovered. Removed already: nothing."""
-    with _opened(data_directory) as data:
+    with _told(f"The recovery settings cannot be removed from {data_directory}"), _opened(data_directory) as data:
         for _ in range(10):
             text = _text(data, _AUTO_CONF)
             bare = without_recovery(text)
@@ -187,13 +189,15 @@ def _opened_wal(data: int, trees: Mapping[str, str], separate: str) -> Iterator[
 
 
 def _text(directory: int, name: str) -> str:
+    """Read a small file with its owner's rights: a link of theirs must not make us read what they may not."""
+    owner = os.fstat(directory)
     try:
-        with open(
-            os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory), encoding="utf-8", errors="surrogateescape"
-        ) as f:
-            return f.read()
+        with as_user(owner.st_uid, owner.st_gid):
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     except FileNotFoundError:
         return ""
+    with open(fd, encoding="utf-8", errors="surrogateescape") as f:
+        return f.read()
 
 
 def _replace(directory: int, name: str, text: str, *, if_still: str | None = None) -> bool:
@@ -218,4 +222,18 @@ def _replace(directory: int, name: str, text: str, *, if_still: str | None = Non
 
 def _remove_tree(directory: int, name: str) -> None:
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(name, dir_fd=directory)
+        if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            shutil.rmtree(name, dir_fd=directory)
+        else:
+            os.unlink(name, dir_fd=directory)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Turn what the kernel refuses (no room, read-only, an input or output error) into an error for people."""
+    try:
+        yield
+    except OSError as e:
+        raise SlackwaterError(
+            f"{what}: {e.strerror}.", hint="See whether there is room and the filesystem is writable.", code="files"
+        ) from e
