@@ -186,6 +186,7 @@ class LocalHost:
 
     async def undo(self, session: str) -> Sequence[Mended]:
         """Undo, and settle when nothing is left."""
+        self._journal.decide(session, Decision.UNDO)
         mended = await in_thread(self._journal.undo, session)
         if not any(each.error for each in mended):
             self._journal.settle(session)
@@ -214,9 +215,10 @@ class LocalHost:
         ]
 
     def _mend(self, cut_off: OpenSession) -> Reconciled:
-        if cut_off.decision is Decision.UNDO and self._switched(cut_off.id):
-            self._journal.decide(cut_off.id, Decision.FINISH)
-            cut_off = replace(cut_off, decision=Decision.FINISH)
+        if cut_off.decision is Decision.OPEN:
+            decision = Decision.FINISH if self._switched(cut_off.id) else Decision.UNDO
+            self._journal.decide(cut_off.id, decision)
+            cut_off = replace(cut_off, decision=decision)
         if cut_off.decision is Decision.UNDO:
             mended, document = self._journal.undo(cut_off.id), None
         else:

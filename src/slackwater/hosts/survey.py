@@ -40,7 +40,7 @@ def grounds(components: Sequence[Component], writers: Writers, providers: Provid
 
 
 def _locate(component: Component, files: FileSet, providers: Providers) -> Located:
-    """Find the volume. Of a component that was refused (it may live in another mount namespace) nothing is looked at."""
+    """Find the volume. Of a component that was refused nothing is looked at: it may live in another mount namespace."""
     if component.refusals or not os.path.exists(files.path):
         return Located(component, files, None)
     for provider in providers.values():

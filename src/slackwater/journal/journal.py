@@ -20,7 +20,7 @@ from slackwater.model.facts import Facts
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS session (
-    id TEXT PRIMARY KEY, kind TEXT NOT NULL, process TEXT NOT NULL, decision TEXT NOT NULL DEFAULT 'undo'
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, process TEXT NOT NULL, decision TEXT NOT NULL DEFAULT 'open'
 ) STRICT;
 CREATE TABLE IF NOT EXISTS effect (
     id INTEGER PRIMARY KEY, session TEXT NOT NULL REFERENCES session (id) ON DELETE CASCADE,
@@ -33,7 +33,10 @@ SCHEMA_VERSION = 1
 class Decision(StrEnum):
     """What becomes of a session that is cut off."""
 
+    OPEN = "open"
+    """It has not decided: it is undone, unless what it made shows that it had come to its end."""
     UNDO = "undo"
+    """It failed and was putting everything back."""
     FINISH = "finish"
 
 

@@ -7,10 +7,11 @@ Every session does this before its own work; `slackwater reconcile` does only th
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from slackwater.errors import NotFoundError, RefusedError
 from slackwater.hosts.contract import Reconciled
 from slackwater.hosts.local import require_root
 from slackwater.model.replica import Replica, ReplicaState
-from slackwater.model.session import Outcome, Session
+from slackwater.model.session import Outcome, Session, SessionKind
 from slackwater.sessions.cell import Cell
 from slackwater.system.locks import SessionLock
 from slackwater.system.processes import alive
@@ -67,6 +68,7 @@ async def mend(cell: Cell) -> Sequence[str]:
     adopted = await _adopt(cell)
     await _finish_deletions(cell, sessions)
     _bury(cell, sessions)
+    refuse_half_switched(sessions)
     told = [f"Session {each.session} had been cut off and was put right." for each in sessions if each.whole]
     told += [
         f"Session {each.session} was cut off; not put right yet: {m.effect}: {m.error}"
@@ -75,6 +77,39 @@ async def mend(cell: Cell) -> Sequence[str]:
         if m.error
     ]
     return [*released, *told, *(f"Replica {each} was whole and is now in the catalog." for each in adopted)]
+
+
+def refuse_half_switched(sessions: Sequence[Reconciled]) -> None:
+    """Refuse to go on beside a recovery that is neither finished nor undone: its volumes may not belong together.
+
+    Raises:
+        RefusedError: with what keeps it from being put right.
+    """
+    for each in sessions:
+        if each.kind == SessionKind.RECOVERY and not each.whole:
+            (first, *_) = [mended for mended in each.mended if mended.error]
+            raise RefusedError(
+                f"The recovery {each.session} was cut off and cannot be put right yet: {first.effect}: {first.error}",
+                data="Nothing was begun. The volumes of that recovery may not belong together until it is put right.",
+                hint="Remove what stands against it, then: slackwater reconcile",
+                code="half-switched",
+            )
+
+
+def forget(cell: Cell, session: str) -> None:
+    """Give up on a session that was cut off and cannot be put right; what it left stays as it is.
+
+    Raises:
+        NotFoundError: no such session waits to be put right.
+    """
+    require_root()
+    if session not in cell.host.pending():
+        raise NotFoundError(
+            f"No session {session} waits to be put right.",
+            data="Nothing was changed.",
+            hint="`slackwater status` names those that do.",
+        )
+    cell.host.settle(session)
 
 
 async def _adopt(cell: Cell) -> tuple[str, ...]:

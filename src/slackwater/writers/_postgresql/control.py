@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from threading import Thread
 from typing import Any
 
-from slackwater.errors import SlackwaterError
+from slackwater.errors import RefusedError, SlackwaterError
 from slackwater.model.facts import Facts
 from slackwater.system import services
 from slackwater.system.command import CommandError, Finished, run
@@ -57,7 +57,17 @@ class Control:
 
 
 def control_fields(caption: str, facts: Facts) -> dict[str, Any]:
-    """The fields of a Control, from the facts of a component."""
+    """The fields of a Control, from the facts of a component.
+
+    Raises:
+        RefusedError: the component was listed without being looked into, as one in a container is.
+    """
+    if "control" not in facts:
+        raise RefusedError(
+            f"PostgreSQL {caption} cannot be stopped or started from here: it was never asked how.",
+            data="Nothing was changed.",
+            hint="slackwater discover says why.",
+        )
     known = {each.name: facts[each.name] for each in fields(Control) if each.name in facts}
     return {**known, "caption": caption}
 
@@ -120,7 +130,7 @@ def stop(control: Control) -> None:
         (signal.SIGKILL, KILL_S, True),
     ):
         _signal(control, sign, orphans=orphans)
-        if _until(lambda: not servers_on(control.data_directory), patience_s if not _orphaned(control) else 1.0):
+        if until(lambda: not servers_on(control.data_directory), patience_s if not _orphaned(control) else 1.0):
             break
     left = servers_on(control.data_directory)
     attached = [each for each in segments if _attached(each, control.uid)]
@@ -146,7 +156,7 @@ def start(control: Control) -> Facts:
     launch = _Launch(control) if running(control) is None else None
     if launch:
         launch.start()
-    _until(lambda: _accepts(control) or (running(control) is None and not (launch and launch.is_alive())), START_S)
+    until(lambda: _accepts(control) or (running(control) is None and not (launch and launch.is_alive())), START_S)
     if launch and control.control != PG_CTLCLUSTER:
         launch.join(START_S)
     server = running(control)
@@ -263,7 +273,8 @@ def _attached(segment: str, uid: int) -> bool:
     )
 
 
-def _until(done: Callable[[], bool], patience_s: float) -> bool:
+def until(done: Callable[[], bool], patience_s: float) -> bool:
+    """Wait until something is so, at most so long; say whether it is."""
     ends_s = time.monotonic() + patience_s
     while not done():
         if time.monotonic() >= ends_s:

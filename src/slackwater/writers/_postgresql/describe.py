@@ -42,7 +42,7 @@ def running(server: Postmaster, credentials: Credentials) -> Component:
     name = name_of(server)
     ref = ComponentRef("postgresql", name)
     if server.trouble:
-        return _silent(ref, server, *_TROUBLES[server.trouble])
+        return _silent(ref, name, server)
     began_s = time.monotonic()
     facts: dict[str, Fact] = {**facts_of_control(server, "" if name.startswith("/") else name)}
     try:
@@ -71,6 +71,7 @@ def stopped(cluster: debian.DebianCluster) -> Component:
         "log_file": f"/var/log/postgresql/postgresql-{major}-{name}.log",
     }  # fmt: skip
     findings: tuple[Finding, ...] = ()
+    owner = os.stat(cluster.config_file)
     try:
         control = read_control_file(directory)
         owner = os.stat(directory)
@@ -212,7 +213,11 @@ def _restore_command(cluster: debian.DebianCluster, directory: str) -> str:
     return found
 
 
-def _silent(ref: ComponentRef, server: Postmaster, why: str, hint: str) -> Component:
+def _silent(ref: ComponentRef, name: str, server: Postmaster) -> Component:
+    why, hint = _TROUBLES[server.trouble]
+    facts: dict[str, Fact] = {"data_directory": server.data_directory}
+    if server.trouble == "lock-file-gone":  # it can still be stopped, and recovered
+        facts |= facts_of_control(server, "" if name.startswith("/") else name)
     return Component(
         ref=ref,
         caption="PostgreSQL, not asked",
@@ -220,6 +225,6 @@ def _silent(ref: ComponentRef, server: Postmaster, why: str, hint: str) -> Compo
         files=(),
         survives_power_cut=False,
         main_pid=server.pid,
-        facts={"data_directory": server.data_directory},
+        facts=facts,
         findings=(Finding(server.trouble, Severity.REFUSAL, f"The server {server.pid} {why}.", hint),),
     )

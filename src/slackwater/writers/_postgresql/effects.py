@@ -9,6 +9,8 @@ from slackwater.model.facts import Facts
 from slackwater.writers._postgresql import control, rewrite
 from slackwater.writers._postgresql.control import Control
 
+_END_OF_RECOVERY_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class StopPostgresql(Control):
@@ -19,7 +21,8 @@ class StopPostgresql(Control):
 
     def describe(self) -> str:
         """Say what making it does."""
-        return f"Stop PostgreSQL {self.caption}" if self.was_running else f"Make sure {self.caption} is stopped"
+        verb = "stop" if self.was_running else "make sure of the stop of"
+        return f"{verb} PostgreSQL {self.caption}"
 
     def make(self) -> Facts:
         """Stop it, and prove that every process and its shared memory are gone; see `control.stop`."""
@@ -40,7 +43,7 @@ class StartPostgresql(Control):
 
     def describe(self) -> str:
         """Say what making it does."""
-        return f"Start PostgreSQL {self.caption}"
+        return f"start PostgreSQL {self.caption}"
 
     def make(self) -> Facts:
         """Start it and wait until it accepts connections or ends; see `control.start`."""
@@ -61,15 +64,17 @@ class SettlePostgresql:
 
     def describe(self) -> str:
         """Say what making it does."""
-        return f"Remove the recovery settings from {self.caption}"
+        return f"remove the recovery settings from PostgreSQL {self.caption}"
 
     def make(self) -> Facts:
         """Take our lines out of postgresql.auto.conf, and have the server read it again. Done already: nothing.
 
+        A server that lets readers in may still be recovering; its end is waited for, for a minute.
+
         Raises:
             SlackwaterError: the server has not yet recovered; what it still needs stays.
         """
-        if rewrite.recovering(self.data_directory):
+        if not control.until(lambda: not rewrite.recovering(self.data_directory), _END_OF_RECOVERY_S):
             raise SlackwaterError(
                 f"PostgreSQL {self.caption} has not finished its recovery yet.",
                 data="It still needs what was prepared for it, and keeps it.",
