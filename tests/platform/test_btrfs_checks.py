@@ -10,7 +10,7 @@ import pytest
 from slackwater.demo.lab import Lab
 from slackwater.model.facts import Finding, Severity
 from slackwater.model.storage import Volume
-from slackwater.system import fstab
+from slackwater.system import fstab, mounts
 from slackwater.system.command import run
 from tests.platform.btrfs_support import Ground, Sleeper, read, refusals, write
 
@@ -148,15 +148,16 @@ def lines(ground: Ground, target: str, option: str) -> list[str]:
 
 def test_fstab_by_number_is_refused_with_the_line_to_write(ground: Ground, mounted: str) -> None:
     number = ground.disk.subvolume_id("pg")
-    for option in (f"subvolid={number}", f"subvolid={number},subvol=/pg", f"subvolid={number:#x}"):
-        for line in lines(ground, mounted, option):
-            write(fstab.FSTAB, f"# {line}\n{line}\n")
-            found = only(recovery(ground, mounted), "fstab-subvolid")
-            better = found.hint.partition("write: ")[2]
-            assert "subvolid" not in better
-            write(fstab.FSTAB, better + "\n")
-            assert recovery(ground, mounted) == []
-            assert better.split()[3] == "noatime,nodev,subvol=/pg"
+    options = (f"subvolid={number}", f"subvolid={number},subvol=/pg", f"subvolid={number:#x}", f"subvolid={number}")
+    for option, way in zip(options, range(4), strict=True):
+        line = lines(ground, mounted, option)[way]
+        write(fstab.FSTAB, f"# {line}\n{line}\n")
+        found = only(recovery(ground, mounted), "fstab-subvolid")
+        better = found.hint.partition("write: ")[2]
+        assert "subvolid" not in better
+        write(fstab.FSTAB, better + "\n")
+        assert recovery(ground, mounted) == []
+        assert better.split()[3] == "noatime,nodev,subvol=/pg"
 
 
 def test_fstab_by_path_or_about_others_is_fine(ground: Ground, mounted: str) -> None:
@@ -273,10 +274,11 @@ def test_a_volume_that_was_exchanged_meanwhile_is_not_the_one(ground: Ground, mo
 
 
 def test_checks_write_nothing(ground: Ground, mounted: str) -> None:
+    run("sync", "-f", mounted)
     before = run("btrfs", "subvolume", "list", "-cgu", ground.disk.path).output
-    table = run("findmnt", "-rno", "TARGET,OPTIONS").output
+    table = [m for m in mounts.read() if m.superblock == ground.volume(mounted).superblock]
     recovery(ground, mounted)
     ground.provider.check_backup(ground.volume(mounted), [mounted])
     ground.provider.find()
     assert run("btrfs", "subvolume", "list", "-cgu", ground.disk.path).output == before
-    assert run("findmnt", "-rno", "TARGET,OPTIONS").output == table
+    assert [m for m in mounts.read() if m.superblock == ground.volume(mounted).superblock] == table

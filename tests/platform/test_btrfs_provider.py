@@ -307,6 +307,26 @@ def test_a_place_cut_off_before_its_tag_is_taken_away_too(ground: Ground) -> Non
     assert os.listdir(f"{ground.disk.path}/.slackwater") == ["s1"]
 
 
+def test_the_manual_recovers_without_us(ground: Ground, lab: Lab) -> None:
+    volume = ground.volume(f"{ground.disk.path}/pg")
+    (copy,) = ground.backup([volume], "s1")
+    write(f"{volume.path}/rows", "lost")
+    text = read(f"{ground.disk.path}/.slackwater/s1/RECOVER.txt")
+    commands = re.findall(r"^ {5}(\S.*)|^  2\. (.*)$", text, re.MULTILINE)
+    script = " && ".join(one or two for one, two in commands).replace("/run/top", f"{lab.run_dir}/top")
+    run("sh", "-c", f"set -e; {script}; cd /; umount {lab.run_dir}/top")
+    assert (read(f"{ground.disk.path}/pg/rows"), read(f"{ground.disk.path}/pg.before-s1/rows")) == ("one", "lost")
+    assert ground.provider.altered(copy) == ""
+
+
+def test_a_strangers_directory_of_that_name_is_passed_over(ground: Ground, lab: Lab) -> None:
+    ground.backup([ground.volume(f"{ground.disk.path}/pg")], "s1")
+    other = lab.btrfs(SMALL)
+    os.mkdir(f"{other.path}/.slackwater")
+    os.chmod(f"{other.path}/.slackwater", 0o777)  # noqa: S103 - a stranger's
+    assert [each.session for each in found_on(ground, ground.provider)] == ["s1"]
+
+
 def test_foreign_entries_are_those_beside_the_way(ground: Ground) -> None:
     volume = ground.volume(f"{ground.disk.path}/pg")
     os.makedirs(f"{volume.path}/15/main/base")

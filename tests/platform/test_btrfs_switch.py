@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exchange on a real Btrfs: every layout, undone, cut off anywhere, and repeated."""
 
+import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +13,7 @@ import pytest
 
 from slackwater.demo.lab import Lab
 from slackwater.errors import RefusedError, SlackwaterError
-from slackwater.journal.effects import Effect
+from slackwater.journal.effects import Effect, fields_of
 from slackwater.providers import _btrfs_effects
 from slackwater.providers.btrfs import BtrfsProvider
 from slackwater.providers.contract import Exchange
@@ -201,6 +205,50 @@ def test_cut_off_anywhere_it_is_undone_or_finished(ground: Ground, lab: Lab, mad
     assert [os.stat(path).st_mode & 0o7777 for path in paths] == [0o750, 0o750]
 
 
+KILLED = """
+import json, sys, time
+from slackwater.journal.effects import EffectKinds
+from slackwater.providers.btrfs import BtrfsProvider
+kinds = EffectKinds(BtrfsProvider.effects)
+effects = [kinds.load(kind, fields) for kind, fields in json.loads(sys.argv[1])]
+print("ready", flush=True)
+for effect in effects if sys.argv[2] == "make" else reversed(effects):
+    getattr(effect, sys.argv[2])()
+print("done", flush=True)
+time.sleep(60)
+"""
+
+
+def killed_within(effects: list[Effect], way: str, delay_s: float) -> bool:
+    """Make or undo them in another process and kill it; whether it had come to its end."""
+    fields = json.dumps([(effect.kind, fields_of(effect)) for effect in effects])
+    with subprocess.Popen([sys.executable, "-c", KILLED, fields, way], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(delay_s)
+        process.kill()
+        return process.stdout.read() == "done\n"
+
+
+def test_killed_at_any_moment_it_is_undone(ground: Ground, lab: Lab) -> None:
+    paths, effects = two(ground, lab)
+    before = (state(paths), subvolumes(ground.disk), ours(lab))
+    ends = []
+    for attempt in range(12):
+        ends.append(killed_within(effects, "make", 0.006 * attempt))
+        killed_within(effects, "undo", 0.004 * attempt)
+        undo(effects)
+        assert (state(paths), subvolumes(ground.disk), ours(lab)) == before
+    assert not ends[0]
+
+
+def ours(lab: Lab) -> tuple[list[object], list[str]]:
+    """The mounts and loop devices of this lab; other labs may come and go beside."""
+    table = [m for m in mounts.read() if mounts.inside(m.target, lab.folder)]
+    files = [file for file in loops.backing_files().values() if mounts.inside(file, lab.folder)]
+    return [(m.root, m.target, m.options, _without_id(m)) for m in table], files
+
+
 def test_each_effect_twice_is_as_once(ground: Ground, lab: Lab) -> None:
     paths, effects = two(ground, lab)
     for effect in effects:
@@ -363,10 +411,10 @@ def test_a_switch_to_another_filesystem_is_refused(ground: Ground, lab: Lab) -> 
         ground.provider.switch(copies, [live], "s2")
 
 
-def test_detached_mounts_leave_no_trace(ground: Ground) -> None:
-    table = mounts.read()
+def test_detached_mounts_leave_no_trace(ground: Ground, lab: Lab) -> None:
+    before = ours(lab)
     filesystem = str(ground.volume(ground.disk.path).facts["filesystem"])
     with btrfs.top_level(filesystem) as fd:
-        assert mounts.read() == table
+        assert ours(lab) == before
         assert os.listdir(fd) == os.listdir(ground.disk.path)
-    assert mounts.read() == table
+    assert ours(lab) == before

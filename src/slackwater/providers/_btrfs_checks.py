@@ -184,14 +184,13 @@ def _init(scene: Scene) -> Iterator[Finding]:
     """What the next start of the system would mount: the old volume, if it is told by a number or not at all."""
     number = scene.volume.facts["subvolume_id"]
     filesystem = str(scene.volume.facts["filesystem"])
-    device = btrfs.device_of(filesystem, str(scene.volume.facts["source"]))
+    devices = {*btrfs.devices_of(filesystem), os.path.realpath(str(scene.volume.facts["source"]))}
     named = False
     for entry in fstab.entries():
-        same = entry.device in (device, os.path.realpath(device), str(scene.volume.facts["source"]))
-        same = same or entry.source.lower() == f"uuid={filesystem}" or entry.target in scene.paths
+        same = entry.source.lower() == f"uuid={filesystem}" or entry.device in devices or entry.target in scene.paths
         asked = entry.option("subvolid")
         named = named or (entry.target in scene.paths and bool(entry.option("subvol")))
-        if same and asked is not None and int(asked, 0) == number:
+        if same and asked is not None and _number(asked) == number:
             yield _refusal(
                 "fstab-subvolid",
                 f"{entry.origin} mounts {entry.target} by subvolid={asked}, a number that stays with the old volume.",
@@ -205,6 +204,14 @@ def _init(scene: Scene) -> Iterator[Finding]:
             f"Add subvol=/{scene.subvolume} to its line in {fstab.FSTAB}, or give the default up: btrfs subvolume "
             f"set-default {btrfs.TOP_LEVEL} {scene.volume.path}",
         )
+
+
+def _number(text: str) -> int:
+    """As the kernel reads it, in any base; -1 for what it would not take."""
+    try:
+        return int(text, 0)
+    except ValueError:
+        return -1
 
 
 def _by_path(entry: fstab.Entry, subvolume: str) -> str:

@@ -9,14 +9,14 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from slackwater.errors import RefusedError, RightsError, SlackwaterError
 from slackwater.system import btrfs, mounts
 
 ROOT = ".slackwater"
-DOCUMENT = "components.json"
+DOCUMENT, MANUAL = "components.json", "RECOVER.txt"
 OWNER_TAG, SESSION_TAG = "trusted.slackwater.owner", "trusted.slackwater.session"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -106,7 +106,7 @@ class Place:
             btrfs.commit(top)
 
     def _empty(self, fd: int) -> None:
-        documents = {DOCUMENT, f"{DOCUMENT}.new"}
+        documents = {DOCUMENT, f"{DOCUMENT}.new", MANUAL, f"{MANUAL}.new"}
         names = set(os.listdir(fd))
         if copies := names - documents:
             raise SlackwaterError(
@@ -118,9 +118,9 @@ class Place:
 
 
 def sessions(top: int, owner: str) -> list[str]:
-    """The sessions whose directories on this filesystem bear the owner's tag."""
+    """The sessions whose directories on a filesystem bear the owner's tag; none where `.slackwater` is not root's."""
     found = []
-    with _root(top) as root:
+    with suppress(RefusedError), _root(top) as root:
         for name in sorted(os.listdir(root)) if root is not None else ():
             try:
                 with _directory(name, root) as fd:
@@ -153,17 +153,15 @@ def mounted_in(filesystem: str, path: str) -> list[str]:
 
 
 def _is(filesystem: str, space: mounts.Namespace, mount: mounts.Mount) -> bool:
-    """Whether a mount shows this filesystem; when its target is hidden, its device has to tell."""
+    """Whether a mount shows this filesystem; when its target cannot be reached, its device has to tell."""
     try:
         fd = os.open(f"/proc/{min(space.pids)}/root{mount.target}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return btrfs.filesystem_of(fd) == filesystem
+        finally:
+            os.close(fd)
     except OSError:
-        return os.path.realpath(mount.source) == btrfs.device_of(filesystem)
-    try:
-        return btrfs.filesystem_of(fd) == filesystem
-    except OSError:
-        return os.path.realpath(mount.source) == btrfs.device_of(filesystem)
-    finally:
-        os.close(fd)
+        return os.path.realpath(mount.source) in btrfs.devices_of(filesystem)
 
 
 @contextmanager
@@ -183,6 +181,7 @@ def explained(what: str, data: str = "") -> Iterator[None]:
             errno.ENOSPC: "Make room: delete replicas, or see `btrfs filesystem usage` and balance.",
             errno.EROFS: "The filesystem is read-only: see the kernel's log for why, and mount it writable.",
             errno.ETXTBSY: "An active swap file lies on it: swapoff it, or move it to a subvolume of its own.",
+            errno.EPERM: "It may be the default subvolume: see `btrfs subvolume get-default`.",
             errno.ENOTEMPTY: "It holds further subvolumes: see `btrfs subvolume list`.",
         }.get(e.errno or 0, "")
         raise SlackwaterError(f"{what} failed: {e.strerror or e}.", data=data, hint=hint) from e

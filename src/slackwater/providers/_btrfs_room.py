@@ -8,10 +8,9 @@ space. So the smaller of two counts:
 
 - what data can take: what is free in its chunks, and all that is not given out, over the copies its profile makes;
 - what metadata can take, likewise, without `RESERVES` times the reserve that the kernel keeps for itself
-  (`GlobalReserve`): once for it, and once for what a running transaction holds (measured on Linux 6.18: with 4.3 MiB
-  more than the reserve of 5.5 MiB free, every write failed); times `DATA_PER_METADATA`: a snapshot lets a busy database rewrite tree blocks for pages of 8 KiB, each about 50 bytes of
-  extent and 50 of reference and checksum, and on average half a tree block copied for several of them; one byte of
-  metadata for sixteen of data is on the safe side.
+  (`GlobalReserve`): once for it, and once for what a running transaction holds. Measured on Linux 6.18: with 4.3 MiB
+  more than the reserve of 5.5 MiB free, every write failed. What is left counts `DATA_PER_METADATA` times. Measured:
+  a database that overwrites random pages of 8 KiB after a snapshot needs one byte of new metadata for 26 of data.
 """
 
 from slackwater.model.storage import Room

@@ -2,13 +2,18 @@
 """The backup components document as it lies beside a replica: one JSON object, sealed with a checksum."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from slackwater.model.replica import BackupComponents
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 def seal(document: BackupComponents) -> bytes:
@@ -19,13 +24,13 @@ def seal(document: BackupComponents) -> bytes:
 
 def unseal(text: bytes) -> BackupComponents | None:
     """Read a document back; None when it is not whole, not of a form we know, or was altered."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
         whole = json.loads(text)
         if whole["seal"] != _seal_of(whole["document"]):
             return None
-        return TypeAdapter(BackupComponents).validate_python(whole["document"])
+        return _adapter().validate_python(whole["document"])
     except (ValueError, KeyError, TypeError, ValidationError):
         return None
 
@@ -50,6 +55,13 @@ def load(directory: int, name: str) -> BackupComponents | None:
             return unseal(f.read())
     except OSError:
         return None
+
+
+@functools.cache
+def _adapter() -> "TypeAdapter[BackupComponents]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(BackupComponents)
 
 
 def _seal_of(plain: object) -> str:

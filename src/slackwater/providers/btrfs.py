@@ -6,6 +6,7 @@ process sees (`system/btrfs.top_level`). The effects are in `_btrfs_effects.py` 
 and their tags in `_btrfs_places.py`, what is looked at before in `_btrfs_checks.py`.
 """
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,8 +22,9 @@ from slackwater.model.replica import BackupComponents, FoundReplica
 from slackwater.model.storage import Capabilities, CommitForm, Room, ShadowCopy, Volume
 from slackwater.providers import _btrfs_checks, _document
 from slackwater.providers._btrfs_effects import Clone, Delete, Exchange, MakePlace, Seal, Snapshot
+from slackwater.providers._btrfs_manual import manual
 from slackwater.providers._btrfs_mounts import Bar, Mount, Unbar, Unmount
-from slackwater.providers._btrfs_places import DOCUMENT, ROOT, Place, explained, sessions
+from slackwater.providers._btrfs_places import DOCUMENT, MANUAL, ROOT, Place, explained, sessions
 from slackwater.providers._btrfs_room import room_of
 from slackwater.providers.contract import Commit, Switch
 from slackwater.system import btrfs, loops, mounts
@@ -86,7 +88,8 @@ class BtrfsProvider:
 
     def foreign(self, volume: Volume, trees: Sequence[str]) -> Sequence[str]:
         """What else lies on the volume: next to each tree, and next to each folder on the way to it."""
-        found = set(_others(volume.path, trees)) if volume.path not in trees else set()
+        with explained(f"listing {volume.path}"):
+            found = [] if volume.path in trees else list(_others(volume.path, trees))
         return sorted(found, key=lambda path: (len(path), path))[:_ENTRIES]
 
     def room(self, volume: Volume) -> Room:
@@ -131,7 +134,7 @@ class BtrfsProvider:
         return ShadowCopy(volume, f"{ROOT}/{session}/{volume.name}", facts)
 
     def write_document(self, document: BackupComponents) -> None:
-        """Put `components.json` beside the copies, on every filesystem that holds one. Idempotent.
+        """Put the document, and the commands to do without us, beside the copies on every filesystem. Idempotent.
 
         Raises:
             SlackwaterError: a directory is missing or not ours, or cannot be written.
@@ -141,6 +144,7 @@ class BtrfsProvider:
             place = Place(*where, self._owner, document.session)
             what = f"writing {ROOT}/{document.session}/{DOCUMENT}"
             with explained(what), place.top() as top, place.required(top) as fd:
+                _document.store(fd, MANUAL, manual(document, place.filesystem).encode())
                 _document.store(fd, DOCUMENT, text)
 
     # -- copies ----------------------------------------------------------------------------------------------------
@@ -238,12 +242,19 @@ class BtrfsProvider:
         )
 
     def find(self) -> Sequence[FoundReplica]:
-        """Every directory with our tag, once for each filesystem that is mounted in our namespace."""
+        """Every directory with our tag, once for each filesystem that is mounted in our namespace.
+
+        A filesystem that cannot be read now is passed over: a broken disk must not stand in the way of all others.
+        """
         found: list[FoundReplica] = []
         with explained("looking for replicas"):
             for superblock, filesystem in _filesystems().items():
-                with btrfs.top_level(filesystem, read_only=True) as top:
-                    found += (self._found(top, filesystem, superblock, each) for each in sessions(top, self._owner))
+                try:
+                    with btrfs.top_level(filesystem, read_only=True) as top:
+                        found += (self._found(top, filesystem, superblock, each) for each in sessions(top, self._owner))
+                except OSError as e:
+                    if e.errno in (errno.EPERM, errno.EACCES):
+                        raise
         return found
 
     def _found(self, top: int, filesystem: str, superblock: str, session: str) -> FoundReplica:
@@ -322,7 +333,7 @@ def _name(subvolume: str) -> str:
     """A directory name that tells which subvolume it is; where that cannot be told, a part of a checksum does."""
     plain = subvolume.replace("/", "-").lstrip("@.-") or "top"
     name = re.sub(r"[^A-Za-z0-9._-]", "_", plain)
-    if name != plain or len(name) > _NAME_LENGTH or name.startswith(DOCUMENT):
+    if name != plain or len(name) > _NAME_LENGTH or name in (DOCUMENT, MANUAL):
         digest = sha256(os.fsencode(subvolume)).hexdigest()[:8]
         name = f"{name[-(_NAME_LENGTH - 9) :].lstrip('.-')}-{digest}"
     return name

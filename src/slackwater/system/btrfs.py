@@ -93,14 +93,19 @@ def top_level(filesystem: str, source: str = "", *, read_only: bool = False) -> 
 
 def device_of(filesystem: str, source: str = "") -> str:
     """A device that carries the filesystem now: as the kernel knows it, as udev does, or `source`."""
-    try:
-        names = sorted(os.listdir(f"/sys/fs/btrfs/{filesystem}/devices"))
-    except OSError:
-        names = []
-    if names:
-        return "/dev/" + names[0].replace("!", "/")  # sysfs cannot have a slash in a name
+    if devices := devices_of(filesystem):
+        return devices[0]
     link = f"/dev/disk/by-uuid/{filesystem}"
     return os.path.realpath(link) if os.path.exists(link) else source
+
+
+def devices_of(filesystem: str) -> tuple[str, ...]:
+    """All devices of a filesystem that is mounted, in whatever namespace; empty when it is not."""
+    try:
+        names = os.listdir(f"/sys/fs/btrfs/{filesystem}/devices")
+    except OSError:
+        return ()
+    return tuple("/dev/" + name.replace("!", "/") for name in sorted(names))  # sysfs cannot have a slash in a name
 
 
 def filesystem_of(fd: int) -> str:
