@@ -26,18 +26,27 @@ def traces(name: str) -> list[str]:
     found += [line for line in run("losetup", "--all").output.splitlines() if name in line]
     with open("/proc/self/mountinfo") as f:
         found += [line for line in f if name in line]
-    return found + [line for line in run("ps", "-eo", "args").output.splitlines() if name in line]
+    return found + [path for path in glob.glob("/proc/[0-9]*/cmdline") if name in content(path)]
 
 
-def shared_memory() -> set[str]:
-    """POSIX and System V segments of all servers on the machine."""
+def content(path: str) -> str:
+    try:
+        with open(path) as f:
+            return f.read()
+    except OSError:  # it has just ended
+        return ""
+
+
+def still_there(memory: list[str]) -> list[str]:
+    """Which of these are still there: files, and numbers of System V segments."""
     with open("/proc/sysvipc/shm") as f:
         numbers = {line.split()[1] for line in f.readlines()[1:]}
-    return numbers | set(glob.glob("/dev/shm/PostgreSQL.*"))
+    return [each for each in memory if each in numbers or os.path.exists(each)]
 
 
 FULL = """
 import os, sys, time
+from slackwater.demo.inventory import memory_files
 from slackwater.demo.lab import Lab
 from slackwater.demo.load import Load
 with Lab(name=sys.argv[1]) as lab:
@@ -46,50 +55,54 @@ with Lab(name=sys.argv[1]) as lab:
     cluster = lab.cluster(lab.folder + "/a folder/data", disk.subvolume("wal"))
     cluster.start()
     with Load(cluster, lab.folder + "/load") as load:
-        print("ready", flush=True)
+        with open(cluster.data_dir + "/postmaster.pid") as lock:
+            print("ready", lock.read().split()[-2], *memory_files(cluster.pids()), flush=True)
         {end}
 """
 
 
-def full_lab(name: str, end: str) -> "subprocess.Popen[str]":
-    """A lab with everything in it, in a process of its own, that then does `end`."""
+def full_lab(name: str, end: str) -> tuple["subprocess.Popen[str]", list[str]]:
+    """A lab with everything in it, in a process of its own, that then does `end`; and its server's shared memory."""
     process = subprocess.Popen(
         [sys.executable, "-c", FULL.format(end=end), name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n", process.communicate()
+    ready, *memory = process.stdout.readline().split() or [""]
+    assert ready == "ready", process.communicate()
     assert len(traces(name)) > 8
-    return process
+    assert len(memory) >= 2
+    return process, memory
 
 
 @pytest.mark.parametrize(("end", "status"), [("pass", 0), ("cluster.kill9(); raise ValueError", 1)])
 def test_nothing_is_left_however_the_context_ends(end: str, status: int) -> None:
-    name, memory = "sw-" + os.urandom(3).hex(), shared_memory()
-    process = full_lab(name, end)
+    name = "sw-" + os.urandom(3).hex()
+    process, memory = full_lab(name, end)
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == status, complaint
     assert traces(name) == []
-    assert shared_memory() <= memory
+    assert still_there(memory) == []
 
 
 def test_nothing_is_left_after_a_signal() -> None:
     name = "sw-" + os.urandom(3).hex()
-    process = full_lab(name, "time.sleep(60)")
+    process, memory = full_lab(name, "time.sleep(60)")
     process.send_signal(signal.SIGTERM)
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
     assert traces(name) == [], complaint
+    assert still_there(memory) == []
 
 
 def test_a_killed_lab_is_swept_by_its_name() -> None:
-    name, memory = "sw-" + os.urandom(3).hex(), shared_memory()
-    process = full_lab(name, "time.sleep(60)")
+    name = "sw-" + os.urandom(3).hex()
+    process, memory = full_lab(name, "time.sleep(60)")
     process.kill()
     process.wait()
     assert len(traces(name)) > 8, "the test would prove nothing"
     assert Lab.sweep(name) == ()
     assert traces(name) == []
-    assert shared_memory() <= memory
+    assert still_there(memory) == []
     assert Lab.sweep(name) == ()
 
 

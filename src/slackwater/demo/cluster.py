@@ -73,7 +73,7 @@ class Cluster(ABC):
     def _postmasters(self) -> set[int]:
         own = os.readlink("/proc/self/ns/mnt")
         servers = (p for p in processes(self.data_dir) if p.is_server and not p.is_backend and p.namespace == own)
-        return {p.pid for p in servers if self.data_dir in p.command.split()}
+        return {p.pid for p in servers if self.data_dir in p.arguments}
 
     def connect(self, dbname: str = "postgres", **keywords: Any) -> "psycopg.Connection[Any]":  # noqa: ANN401
         """Connect as the owner, by peer authentication; `keywords` go to psycopg, `autocommit=True` above all."""

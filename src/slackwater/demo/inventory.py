@@ -112,7 +112,7 @@ class Process:
 
     pid: int
     parent: int
-    command: str
+    arguments: tuple[str, ...]
     is_server: bool
     """It runs the `postgres` program."""
     is_backend: bool
@@ -121,6 +121,11 @@ class Process:
     """Its path below the root of the version 2 hierarchy."""
     namespace: str
     """Its mount namespace."""
+
+    @property
+    def command(self) -> str:
+        """Its command line, or its title."""
+        return " ".join(self.arguments).strip()
 
 
 def processes(name: str) -> list[Process]:
@@ -136,17 +141,18 @@ def processes(name: str) -> list[Process]:
 def _process(pid: int, name: str) -> Process | None:
     try:
         program = os.path.basename(os.readlink(f"/proc/{pid}/exe")).removesuffix(" (deleted)")
-        command = _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
+        line = _read(f"/proc/{pid}/cmdline")
         is_server = program == "postgres"
         if is_server:
-            ours = name in command or name in os.readlink(f"/proc/{pid}/cwd")
+            ours = name in line or name in os.readlink(f"/proc/{pid}/cwd")
         else:
             ours = f"{MARK}={name}" in _read(f"/proc/{pid}/environ")
         if not ours:
             return None
-        is_backend = is_server and command.startswith("postgres: ")
+        is_backend = is_server and line.startswith("postgres: ")
         namespace = os.readlink(f"/proc/{pid}/ns/mnt")
-        return Process(pid, _parent(pid), command, is_server, is_backend, _cgroup(pid), namespace)
+        arguments = tuple(line.rstrip("\0").split("\0"))
+        return Process(pid, _parent(pid), arguments, is_server, is_backend, _cgroup(pid), namespace)
     except OSError:
         return None
 
