@@ -44,29 +44,35 @@ class _AsTyped:
 _AS_TYPED = _AsTyped()
 
 
-class Command(TyperCommand):
-    """A command whose epilogue stands in its help as it was written."""
+class _Plain:
+    """What commands and nouns have in common."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  # Typer's types are private
-        """Take the arguments without coercion."""
-        _take_as_typed(self.get_params(ctx))
-        return super().parse_args(ctx, args)
+    epilog: str | None
+
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401  # Typer's types are private
+        """The parameters, which take what was typed as it is."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # Typer's, beside which this stands
+        for param in params:
+            param.get_runtime_param = lambda: _AS_TYPED
+            if param.param_type_name == "argument":
+                param.display_type_rich = lambda ctx: ""  # the placeholder says it; `<str>` would add nothing
+                param.get_usage_pieces = lambda ctx, it=param: [it.metavar if it.required else f"[{it.metavar}]"]
+        return params
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  # Typer's types are private
-        """Write the epilogue unwrapped."""
+        """Write the epilogue as it is, unwrapped."""
         formatter.write(f"\n{self.epilog}\n" if self.epilog else "")
 
 
-class Group(TyperGroup):
+class Command(_Plain, TyperCommand):
+    """A verb."""
+
+
+class Group(_Plain, TyperGroup):
     """A noun with its verbs; knows what a foreign word means here."""
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401  # Typer's types are private
-        """Write the epilogue unwrapped."""
-        formatter.write(f"\n{self.epilog}\n" if self.epilog else "")
-
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  # Typer's types are private
-        """Take the arguments without coercion, and show the help where no verb is given."""
-        _take_as_typed(self.get_params(ctx))
+        """Show the help where no verb is given."""
         if not args and not ctx.resilient_parsing:
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(UsageError.exit_status)
@@ -130,13 +136,6 @@ def error_classes() -> list[type[SlackwaterError]]:
 
 def _first_line(error: type[SlackwaterError]) -> str:
     return (error.__doc__ or "").partition("\n")[0]
-
-
-def _take_as_typed(params: Sequence[Any]) -> None:
-    for param in params:
-        param.get_runtime_param = lambda: _AS_TYPED
-        if param.param_type_name == "argument":
-            param.display_type_rich = lambda ctx: ""  # the placeholder's name says it, `<str>` adds nothing
 
 
 def _unknown(word: str, noun: str, known: Sequence[str]) -> NoReturn:

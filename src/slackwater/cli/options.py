@@ -45,7 +45,7 @@ SpecName = Annotated[
     str, typer.Argument(metavar="NAME", help="A specification.", autocompletion=completion.specifications)
 ]
 MaybeSpec = Annotated[
-    str, typer.Argument(metavar="[SPEC]", help="Only this specification.", autocompletion=completion.specifications)
+    str, typer.Argument(metavar="SPEC", help="Only this specification.", autocompletion=completion.specifications)
 ]
 ReplicaId = Annotated[
     str,

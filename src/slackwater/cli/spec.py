@@ -31,7 +31,7 @@ _Components = Annotated[
     typer.Argument(metavar="WRITER:COMPONENT...", help="What it backs up, as `slackwater discover` names it."),
 ]
 _MaybeName = Annotated[
-    str, typer.Argument(metavar="[NAME]", help="Only this one.", autocompletion=completion.specifications)
+    str, typer.Argument(metavar="NAME", help="Only this one.", autocompletion=completion.specifications)
 ]
 
 specs = new_app("Write, list, show and check specifications: what to back up.")
