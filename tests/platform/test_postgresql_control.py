@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from slackwater.errors import SlackwaterError
+from slackwater.errors import RefusedError, SlackwaterError
 from slackwater.journal.effects import EffectKinds, fields_of
 from slackwater.system.processes import ancestors, stat_of
 from slackwater.writers._postgresql import control
@@ -150,7 +150,9 @@ def test_a_server_without_its_files_is_stopped(cluster: Cluster) -> None:
     component = identify(WRITER, cluster)
     shutil.rmtree(cluster.data)
     assert WRITER.processes(component)
-    WRITER.stop_effect(component).make()
+    now = identify(WRITER, cluster)
+    assert [each.code for each in now.refusals] == ["lock-file-gone"]
+    WRITER.stop_effect(now).make()
     assert WRITER.processes(component) == frozenset()
 
 
@@ -185,6 +187,8 @@ def test_the_same_path_in_another_mount_namespace_is_not_ours(cluster: Cluster) 
         (found,) = [each for each in WRITER.identify() if str(cluster.data) in each.ref.name]
         assert [each.code for each in found.refusals] == ["in-container"]
         assert found.main_pid == other.pid
+        with pytest.raises(RefusedError, match="never asked how"):
+            WRITER.stop_effect(found)
         assert WRITER.processes(component) == frozenset()
         WRITER.stop_effect(component).make()
         assert other.poll() is None

@@ -182,6 +182,21 @@ def test_an_archive_that_refuses_to_overwrite_goes_on_over_recoveries_from_one_r
     assert cluster.value("select count(*) from t") == 2001
 
 
+def test_without_the_marks_the_archive_stands_still_at_the_second_recovery(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sabotaged twin: the engine archives the last segment's first part under the same name once more."""
+    monkeypatch.setattr("slackwater.writers._postgresql.rewrite.mark_archived", lambda *_: ())
+    recovery = archiving(cluster)
+    replica, expected = recovery.replica()
+    recovery.recover(replica, expected)
+    assert any(name.endswith(".partial") for name in archived(cluster, 1))
+    recovery.recover(replica, expected)
+    cluster.sql("select pg_switch_wal()")
+    with pytest.raises(AssertionError, match=r"\.partial"):
+        archived(cluster, 2)
+
+
 def test_a_segment_archived_after_the_image_is_not_archived_again(cluster: Cluster) -> None:
     recovery = archiving(cluster)
     cluster.sql("alter system set archive_command = 'false'")

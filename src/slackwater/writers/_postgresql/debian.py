@@ -20,6 +20,9 @@ class DebianCluster:
     data_directory: str
     """As configured; may hold links, may not exist."""
     port: int
+    uid: int
+    """Its owner: Debian gives the configuration to whom the data directory belongs (pg_createcluster(1))."""
+    gid: int
 
 
 def name_of(config_file: str) -> str:
@@ -55,10 +58,11 @@ def setting(text: str, name: str) -> str:
 def _cluster(config_file: str) -> DebianCluster | None:
     try:
         with open(config_file, encoding="utf-8", errors="replace") as f:
-            text = f.read()
+            text, owner = f.read(), os.fstat(f.fileno())
     except OSError:
         return None
     directory, port = setting(text, "data_directory"), setting(text, "port")
     if not directory.startswith("/"):
         return None
-    return DebianCluster(name_of(config_file), config_file, directory, int(port) if port.isdecimal() else 5432)
+    number = int(port) if port.isdecimal() else 5432
+    return DebianCluster(name_of(config_file), config_file, directory, number, owner.st_uid, owner.st_gid)

@@ -69,15 +69,14 @@ def stopped(cluster: debian.DebianCluster) -> Component:
         "bin_dir": debian.programs_of(major), "data_directory": directory, "start_directory": directory,
         "options": f"-c config_file={cluster.config_file}", "config_file": cluster.config_file, "port": cluster.port,
         "log_file": f"/var/log/postgresql/postgresql-{major}-{name}.log",
+        "uid": cluster.uid, "gid": cluster.gid,
     }  # fmt: skip
     findings: tuple[Finding, ...] = ()
-    owner = os.stat(cluster.config_file)
     try:
         control = read_control_file(directory)
-        owner = os.stat(directory)
         facts |= {
-            "uid": owner.st_uid, "gid": owner.st_gid, "system_identifier": control.system_identifier,
-            "timeline": control.timeline, "wal_level": control.wal_level,
+            "system_identifier": control.system_identifier, "timeline": control.timeline,
+            "wal_level": control.wal_level,
             "restore_command": _restore_command(cluster, directory),
         }  # fmt: skip
         if os.path.exists(f"{directory}/standby.signal"):
