@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from glob import escape as glob_escape
 from glob import glob
-from typing import Any
 
+from slackwater.catalog.catalog import Catalog
+from slackwater.config.places import Places
 from slackwater.demo import oracle
 from slackwater.demo.cluster import OWNER, DebianCluster
 from slackwater.demo.lab import Lab
@@ -19,6 +20,7 @@ from slackwater.demo.load import Acknowledged, Load
 from slackwater.demo.screen import Screen
 from slackwater.demo.strike import Struck, kill_in_window
 from slackwater.errors import SlackwaterError
+from slackwater.model.session import Phase
 from slackwater.system.clock import SYSTEM_CLOCK
 from slackwater.system.command import Finished, run
 
@@ -88,9 +90,10 @@ class Show:
 
     def _note_backup(self) -> None:
         """Keep what was acknowledged before the newest backup's window."""
-        session = self._newest_session()
-        began_s = _boot_s_of(next(each["started"] for each in session["phases"] if each["name"] == "freeze"))
-        self.replica = session["id"]
+        with self._catalog() as catalog:
+            (session,) = catalog.sessions.list(limit=1)
+        began_s = _boot_s_of(next(each.started for each in session.phases if each.name is Phase.FREEZE))
+        self.replica = session.id
         self.before_window = self.load.acknowledged(before=began_s)
 
     def kill_a_backup(self) -> None:
@@ -168,8 +171,9 @@ class Show:
         with self.load.connect() as connection:
             verdict = oracle.check(connection, self.before_window)
         timeline = self.psql("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)", shown=False).output
-        window = self.ask("replica", "show", self.replica)["replica"]["window"]
-        down_ms = self._newest_session()["document"]["downtime_ms"]
+        with self._catalog() as catalog:
+            window = catalog.replicas.get(self.replica).document.window
+            down_s = catalog.sessions.list(limit=1)[0].document["downtime_ms"] / 1000
         self.screen.receipt(
             "The receipt",
             [
@@ -177,8 +181,8 @@ class Show:
                 ("found", f"{acknowledged - verdict.missing:,}"),
                 ("lost", f"{verdict.missing:,}"),
                 ("torn", f"{verdict.torn:,}"),
-                ("window", f"{window['frozen_ms']:.0f} ms"),
-                ("down", f"{down_ms / 1000:.1f} s"),
+                ("window", f"{window.frozen_ms:.0f} ms"),
+                ("down", f"{down_s:.1f} s"),
                 ("timeline", f"{int(timeline, 16)}, which nobody had used"),
             ],
         )
@@ -226,23 +230,20 @@ class Show:
         """Ask the server by its own client, as the owner of the cluster; it may refuse."""
         words = ["psql", "-p", str(self.cluster.port), "ledger"]
         if shown:
-            self.screen.command("sudo -u postgres", *words, "-c", f'"{query}"')
+            self.screen.command("runuser -u postgres --", *words, "-c", f'"{query}"')
         done = run(*words, "-XAt", "-c", query, user=OWNER, group=OWNER, check=False)
         for line in f"{done.output}{done.complaint}".splitlines() if shown else ():
             self.screen.output(line)
         return done
 
-    def ask(self, *words: str) -> dict[str, Any]:
-        """Ask a command for its JSON, without showing it."""
-        return self.lab.slackwater(*words).document
-
-    def _newest_session(self) -> dict[str, Any]:
-        """The session that began last, with its phases."""
-        newest = max(self.ask("session", "list")["sessions"], key=lambda each: str(each["started"]))
-        session: dict[str, Any] = self.ask("session", "show", newest["id"])["session"]
-        return session
+    @contextmanager
+    def _catalog(self) -> Iterator[Catalog]:
+        """The lab's catalog, only to be looked at: what it knows need not be asked of one command after the other."""
+        places = Places.from_environment(self.lab.environment())
+        with Catalog.open(places.catalog_file, create=False, clock=SYSTEM_CLOCK) as catalog:
+            yield catalog
 
 
-def _boot_s_of(moment: str) -> float:
-    """A time of day, RFC 3339, in seconds since boot; right as long as nobody has set the clock since."""
-    return SYSTEM_CLOCK.boot_s() - (SYSTEM_CLOCK.now() - datetime.fromisoformat(moment)).total_seconds()
+def _boot_s_of(moment: datetime) -> float:
+    """A time of day in seconds since boot; right as long as nobody has set the clock since."""
+    return SYSTEM_CLOCK.boot_s() - (SYSTEM_CLOCK.now() - moment).total_seconds()
