@@ -5,9 +5,10 @@ Every session does this before its own work; `slackwater reconcile` does only th
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from slackwater.errors import NotFoundError, RefusedError
+from slackwater.errors import NotFoundError, RefusedError, SlackwaterError
 from slackwater.hosts.contract import Reconciled
 from slackwater.hosts.local import require_root
 from slackwater.model.replica import Replica, ReplicaState
@@ -51,8 +52,8 @@ async def reconcile(cell: Cell) -> ReconcileResult:
             sessions=sessions,
             released=released,
             adopted=await _adopt(cell),
-            deleted=await _finish_deletions(cell, sessions),
-            aborted=_bury(cell, sessions),
+            deleted=await _finish_deletions(cell),
+            aborted=_bury(cell),
             missing=await _compare(cell),
         )
 
@@ -66,8 +67,8 @@ async def mend(cell: Cell) -> Sequence[str]:
         return released
     sessions = await cell.host.reconcile()
     adopted = await _adopt(cell)
-    await _finish_deletions(cell, sessions)
-    _bury(cell, sessions)
+    await _finish_deletions(cell)
+    _bury(cell)
     refuse_half_switched(sessions)
     told = [f"Session {each.session} had been cut off and was put right." for each in sessions if each.whole]
     told += [
@@ -125,12 +126,12 @@ async def _adopt(cell: Cell) -> tuple[str, ...]:
     return tuple(adopted)
 
 
-async def _finish_deletions(cell: Cell, sessions: Sequence[Reconciled]) -> tuple[str, ...]:
-    """Forget replicas whose copies are gone, where their deletion had been decided."""
-    del sessions
+async def _finish_deletions(cell: Cell) -> tuple[str, ...]:
+    """Delete and forget the replicas whose deletion had been decided; one that cannot be deleted now stays decided."""
     deleted = []
-    for replica in cell.catalog.replicas.list():
-        if replica.state is ReplicaState.DELETING and await cell.host.missing(replica):
+    for replica in cell.catalog.replicas.list(state=ReplicaState.DELETING):
+        with suppress(SlackwaterError):
+            await cell.host.delete(replica.document)
             cell.catalog.replicas.remove(replica.id)
             deleted.append(replica.id)
     return tuple(deleted)
@@ -140,9 +141,9 @@ def _dead(cell: Cell) -> list[Session]:
     return [each for each in cell.catalog.sessions.running() if not alive(each.process)]
 
 
-def _bury(cell: Cell, sessions: Sequence[Reconciled]) -> tuple[str, ...]:
-    """Record the end of sessions whose process died before it could."""
-    finished = {each.session for each in sessions if each.document is not None}
+def _bury(cell: Cell) -> tuple[str, ...]:
+    """Record the end of sessions whose process died before it could: completed, if what they were for is there."""
+    finished = {each.id for each in cell.catalog.replicas.list()}
     buried = []
     for dead in _dead(cell):
         outcome = Outcome.COMPLETED if dead.id in finished else Outcome.ABORTED
