@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that are killed, stopped, interrupted or disturbed at every moment that can be told from outside.
+
+Whatever happens: the database goes on or can be started, and one `slackwater reconcile` later the machine holds what it
+held before and what the catalog shows.
+"""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from slackwater.demo.load import LoadError
+from slackwater.system import cgroups
+from slackwater.system.clock import SYSTEM_CLOCK
+from tests.e2e import strikes
+from tests.e2e.spawner import Command
+from tests.e2e.strikes import Moment, Target
+from tests.e2e.support import GOES_ON_S, NAME, World, boot_s_of, new_world
+
+pytestmark = [pytest.mark.root, pytest.mark.postgresql]
+
+KEEP = 2
+TRIES = 8
+SEED = random.randrange(1 << 32)
+BACKUP = ("backup", NAME)
+PHASES: dict[str, Moment] = {
+    **{name: strikes.told(name) for name in ("identify", "select", "plan", "prepare")},
+    "freeze": strikes.freezing,
+    "snapshot": strikes.standing,
+    "thaw": strikes.thawing,
+    "record": strikes.told("record"),
+}
+RECOVERY_PHASES = ("check", "prepare", "stop", "switch", "start", "record")
+
+
+@dataclass(frozen=True)
+class Struck:
+    """A command that was struck at its moment."""
+
+    command: Command
+    session: str
+    at_s: float
+    progress: strikes.Progress
+    """What its journal says after its end."""
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """One busy database for all of it; keep as many replicas as it takes for every backup to rotate."""
+    with new_world(volumes=2, keep=KEEP) as made:
+        for _ in range(KEEP):
+            made.back_up()
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _from_a_clean_start(world: World) -> None:
+    world.run("reconcile", status=None)
+    if not world.cluster.running:
+        world.cluster.start()
+
+
+def strike(world: World, words: tuple[str, ...], moment: Moment, number: signal.Signals = signal.SIGKILL) -> Struck:
+    """Start a command, and send it a signal at its moment; once more when it had ended before."""
+    for _ in range(TRIES):
+        command = world.spawn(*words)
+        if moment(world, command):
+            at_s = SYSTEM_CLOCK.boot_s()
+            # A terminal sends SIGINT to everybody in the command's process group.
+            command.send(number, group=number is signal.SIGINT)
+            if command.wait() == -signal.SIGKILL or number is not signal.SIGKILL:
+                with strikes.JournalWatch(f"{world.lab.state_dir}/journal.sqlite") as journal:
+                    return Struck(command, command.session, at_s, journal.progress(begun=True))
+        assert command.wait() == 0, command.complaint()
+        _note(world, command)
+    pytest.fail(f"no {' '.join(words)} of {TRIES} could be struck")
+
+
+def _note(world: World, command: Command) -> None:
+    """Remember of a recovery that came to its end what has to be in its undo replica."""
+    if stopped := command.told("phase", "stop"):
+        world.moments[command.session] = boot_s_of(stopped)
+
+
+def reconcile(world: World, where: str) -> None:
+    """Once, and everything is right."""
+    told = world.run("reconcile")
+    assert told["unmended"] == [], where
+    world.whole(where)
+
+
+# -- backups ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", [*PHASES, "rotation"])
+def test_a_backup_killed_in_a_phase_leaves_a_database_that_writes(world: World, phase: str) -> None:
+    struck = strike(world, BACKUP, PHASES.get(phase, strikes.rotating))
+    world.goes_on()
+    assert world.load.longest_gap_s(after=struck.at_s) < GOES_ON_S
+    reconcile(world, phase)
+    assert {each["state"] for each in world.replicas().values()} == {"good"}
+
+
+def test_a_backup_killed_at_every_effect_leaves_a_database_that_writes(world: World) -> None:
+    rng = random.Random(SEED)
+    for number, target in enumerate(strikes.targets(world, world.spawn(*BACKUP))):
+        where = f"seed {SEED}, {target}"
+        print(where)
+        struck = strike(world, BACKUP, _at(target, rng))
+        world.goes_on()
+        assert world.load.longest_gap_s(after=struck.at_s) < GOES_ON_S, where
+        if number % 3:
+            reconcile(world, where)
+        else:  # the next command does it, too
+            world.back_up()
+            world.whole(where)
+        kept = struck.session in world.replicas()
+        assert kept == struck.progress.decided or struck.progress.settled or number % 3 == 0, where
+
+
+def _at(target: Target, rng: random.Random) -> Moment:
+    """At the target; in the middle of what is done there, when that takes some time."""
+    return strikes.at(target, rng.random() * min(target.lasts_s, 1.0) if target.lasts_s > 0.01 else 0.0)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_backup_stopped_on_request_puts_everything_back(world: World, phase: str, number: signal.Signals) -> None:
+    before = set(world.replicas())
+    struck = strike(world, BACKUP, PHASES[phase], number)
+    world.goes_on()
+    answer = struck.command.answer()
+    kept = set(world.replicas()) - before
+    if phase == "record":  # the replica is good by then, and it may be too late to stop
+        assert kept == {struck.session}
+        assert (
+            answer.status == 0
+            or answer.document["error"]["data"] == f"The replica {struck.session} had been taken and is kept."
+        )
+    else:
+        assert kept == set()
+    if answer.status or phase != "record":
+        assert (answer.status, answer.document["error"]["code"]) == (1, "aborted")
+    world.whole(f"{number.name} in {phase}, without a reconcile")
+
+
+# -- the window ------------------------------------------------------------------------------------------------------
+
+
+def strike_window(world: World) -> tuple[Command, dict[str, object]]:
+    """Start a backup, and come back when everything stands still, with the guard's record."""
+    for _ in range(TRIES):
+        command = world.spawn(*BACKUP)
+        if strikes.standing(world, command) and (record := strikes.record_of(world)):
+            return command, record
+        assert command.wait() == 0, command.complaint()
+    pytest.fail(f"no window of {TRIES} was seen")
+
+
+def refused(world: World, command: Command, before: set[str]) -> None:
+    """The hold was not good: nothing was kept, and it says so."""
+    answer = command.answer()
+    assert (answer.status, answer.document["error"]["code"]) == (12, "deadline"), answer
+    assert set(world.replicas()) == before
+    world.whole("a hold that was no good, without a reconcile")
+
+
+def test_a_stopped_coordinator_holds_nobody_beyond_the_deadline(world: World) -> None:
+    before = set(world.replicas())
+    command, _ = strike_window(world)
+    stopped_s = SYSTEM_CLOCK.boot_s()
+    command.send(signal.SIGSTOP)
+    world.goes_on(1.0 + GOES_ON_S)
+    assert world.load.longest_gap_s(after=stopped_s) < 1.5, "the specification allows one second"
+    command.send(signal.SIGCONT)
+    refused(world, command, before)
+
+
+def test_a_killed_guard_costs_the_backup_and_nothing_else(world: World) -> None:
+    before = set(world.replicas())
+    for _ in range(TRIES):
+        command, record = strike_window(world)
+        os.kill(strikes.guard_of(record), signal.SIGKILL)
+        world.goes_on()
+        if command.wait() != 0:  # it had not yet got the guard's good answer
+            return refused(world, command, before)
+        before = set(world.replicas())
+    pytest.fail("no guard died in its window")
+
+
+def test_a_thaw_by_a_stranger_costs_the_backup_and_nothing_else(world: World) -> None:
+    before = set(world.replicas())
+    for _ in range(TRIES):
+        command, record = strike_window(world)
+        for each in record["cgroups"]:
+            cgroups.thaw(each)
+        world.goes_on()
+        if command.wait() != 0:
+            return refused(world, command, before)
+        before = set(world.replicas())
+    pytest.fail("no window was open long enough")
+
+
+def test_guard_and_coordinator_killed_at_once_are_mended_by_any_command(world: World) -> None:
+    for _ in range(TRIES):
+        command, record = strike_window(world)
+        command.send(signal.SIGSTOP)  # or it would see its guard's death
+        os.kill(strikes.guard_of(record), signal.SIGKILL)
+        command.send(signal.SIGKILL)
+        command.wait()
+        if all(map(strikes.is_frozen, record["cgroups"])):
+            break
+    with pytest.raises(LoadError):
+        world.goes_on(0.5)
+    world.run("session", "list")
+    world.goes_on()
+    reconcile(world, "both killed")
+
+
+# -- recoveries ------------------------------------------------------------------------------------------------------
+
+
+def test_a_recovery_killed_at_every_step_is_undone_or_finished(world: World) -> None:
+    replica = world.back_up()
+    words = ("recover", NAME, "--replica", replica, "--yes")
+    _kill_every_step(world, words)
+
+
+def test_an_undo_killed_at_every_step_is_undone_or_finished(world: World) -> None:
+    world.recover()
+    _kill_every_step(world, ("recover", NAME, "--undo", "--yes"))
+
+
+def _kill_every_step(world: World, words: tuple[str, ...]) -> None:
+    rng = random.Random(SEED)
+    watched = world.spawn(*words)
+    moments = [strikes.told("check"), *(_at(each, rng) for each in strikes.targets(world, watched))]
+    _note(world, watched)
+    world.goes_on(5.0)
+    for number, moment in enumerate(moments):
+        _kill_a_step(world, words, moment, f"seed {SEED}, {number}")
+
+
+def _kill_a_step(world: World, words: tuple[str, ...], moment: Moment, where: str) -> None:
+    source = world.newest("undo") if "--undo" in words else words[words.index("--replica") + 1]
+    struck = strike(world, words, moment)
+    print(where, struck.session, struck.progress)
+    reconcile(world, where)
+    world.goes_on(5.0)
+    finished = struck.session in world.replicas()
+    if struck.progress.decided:
+        assert finished, where
+    if finished:
+        _note(world, struck.command)
+    world.holds(world.moments[source] if finished else struck.at_s, f"{where}, finished: {finished}")
+    if finished and "--undo" not in words:
+        world.new_timeline(where)
+
+
+@pytest.mark.parametrize("phase", RECOVERY_PHASES)
+def test_a_recovery_stopped_on_request_is_taken_back(world: World, phase: str) -> None:
+    number = signal.SIGINT if RECOVERY_PHASES.index(phase) % 2 else signal.SIGTERM
+    replica = world.newest("backup")
+    words = ("recover", NAME, "--replica", replica, "--yes")
+    struck = strike(world, words, strikes.told(phase), number)
+    answer = struck.command.answer()
+    world.goes_on(5.0)
+    finished = struck.session in world.replicas()
+    assert not finished or phase == "record"
+    if not finished or answer.status:
+        assert (answer.status, answer.document["error"]["code"]) == (1, "aborted"), answer
+    if finished:
+        _note(world, struck.command)
+    world.holds(world.moments[replica] if finished else struck.at_s, f"{number.name} in {phase}")
+    world.whole(f"{number.name} in {phase}, without a reconcile")
+
+
+# -- these tests themselves ------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_behind_is_seen(world: World) -> None:
+    stray = world.disk.subvolume("stray")
+    assert world.surplus() == ["+ subvolume stray"]
+    os.rmdir(stray)
+    world.whole("removed again")
+    os.chmod(world.volumes[0], 0)
+    try:
+        assert [line[0] for line in world.surplus()] == ["+", "-"]
+    finally:
+        os.chmod(world.volumes[0], 0o700)
+
+
+def test_a_database_that_stands_still_is_seen(world: World) -> None:
+    server = next(iter(world.cluster.pids()))
+    cgroup, effects = cgroups.plan_gather("twin", world.cluster.pids())
+    gather, _ = effects
+    gather.make()
+    try:
+        with open(f"{cgroup}/cgroup.freeze", "w", encoding="ascii") as f:
+            f.write("1")
+        time.sleep(0.05)
+        with pytest.raises(LoadError, match="stands still"):
+            world.goes_on(0.5)
+        assert any("cgroup" in line for line in world.surplus()), server
+    finally:
+        gather.undo()
+    world.goes_on()
+    world.whole("thawed again")
+
+
+def test_a_lost_commit_is_seen(world: World) -> None:
+    world.load.pause()
+    moment = SYSTEM_CLOCK.boot_s()
+    world.holds(moment, "before")
+    with world.load.connect() as connection:
+        row = connection.execute("DELETE FROM commits WHERE number = (SELECT max(number) FROM commits) RETURNING *")
+        lost = row.fetchone()
+        with pytest.raises(AssertionError, match="missing"):
+            world.holds(moment, "the twin")
+        connection.execute("INSERT INTO commits VALUES (%s, %s, %s)", lost)
+    world.holds(moment, "after")
+    world.load.resume()

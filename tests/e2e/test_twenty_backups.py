@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job: backups in a row under load; each recovers with all that was acknowledged, and that is undone again."""
+
+import pytest
+
+from tests.e2e.support import NAME, World, new_world
+
+pytestmark = [pytest.mark.root, pytest.mark.postgresql]
+
+BACKUPS = 20
+
+
+def test_twenty_backups_of_two_volumes_recover_with_all_that_was_acknowledged() -> None:
+    with new_world(volumes=2, keep=BACKUPS, writers=2) as world:
+        replicas = []
+        for _ in range(BACKUPS):
+            replicas.append(world.back_up())
+            world.load.wait(5)
+        assert list(world.replicas()) == replicas
+        for number, replica in enumerate(replicas):
+            _recover_and_undo(world, replica, again=number % 5 == 0)
+        world.whole("after all recoveries")
+        assert world.run("catalog", "check")["differences"] == []
+
+
+def test_backups_of_one_volume_hold_nothing_and_recover_all_the_same() -> None:
+    with new_world(volumes=1, keep=2, debian=True) as world:
+        plan = world.run("backup", NAME, "--preview")["plan"]
+        assert plan["hold"] == "atomic"
+        assert "nothing has to be held" in plan["reason"]
+        replicas = [world.back_up() for _ in range(3)]
+        assert list(world.replicas()) == replicas[1:]
+        _recover_and_undo(world, replicas[1], again=True)
+        world.whole("after all recoveries")
+
+
+def _recover_and_undo(world: World, replica: str, *, again: bool) -> None:
+    before = world.timeline()
+    undo = world.recover("--replica", replica)
+    world.goes_on(5.0)
+    world.new_timeline(replica)
+    world.holds(world.moments[replica], f"recovered from {replica}")
+    world.recover("--undo")
+    world.goes_on(5.0)
+    assert world.timeline() == before
+    world.holds(world.moments[undo], f"recovery from {replica} undone")
+    if again:
+        world.recover("--replica", replica)
+        world.goes_on(5.0)
+        world.new_timeline(f"{replica} again")
+        world.holds(world.moments[replica], f"recovered from {replica} again")
