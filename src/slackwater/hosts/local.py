@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from slackwater.coordinator import events
 from slackwater.coordinator.plan import make_plan
-from slackwater.errors import NotFoundError, RightsError
+from slackwater.errors import NotFoundError, RightsError, SlackwaterError
 from slackwater.guard.client import Guard, release_leftovers
 from slackwater.hosts import survey
 from slackwater.hosts.contract import Identified, Planned, Reconciled, RecoveryPlan
@@ -90,7 +90,13 @@ class LocalHost:
             provider = self._providers.get(copy.volume.provider)
             if provider is None:
                 return f"the provider {copy.volume.provider} is not installed here"
-            if why := await in_thread(provider.altered, copy):
+            try:
+                why = await in_thread(provider.altered, copy)
+            except RightsError:
+                raise
+            except SlackwaterError as e:  # its filesystem is not there: one lost disk must not hide the other replicas
+                why = f"it cannot be looked at ({e.sentence.rstrip('.')})"
+            if why:
                 return why
         return ""
 
@@ -99,7 +105,7 @@ class LocalHost:
         rooms = []
         for recorded in volumes:
             provider = self._provider(recorded.provider)
-            live = await in_thread(provider.volume_of, recorded.path)
+            live = await in_thread(_volume_at, provider, recorded.path)
             if live is not None:
                 rooms.append(await in_thread(provider.room, live))
         return min(rooms, key=lambda room: room.free_ratio) if rooms else None
@@ -151,7 +157,7 @@ class LocalHost:
         now = tuple(_as_now(record.component, identified.get(record.component.ref)) for record in source.components)
         live = []
         for copy in source.copies:
-            volume = await in_thread(self._provider(copy.volume.provider).volume_of, copy.volume.path)
+            volume = await in_thread(_volume_at, self._provider(copy.volume.provider), copy.volume.path)
             if volume is None:
                 raise NotFoundError(
                     f"The volume that was at {copy.volume.path} is gone, so nothing can be switched there.",
@@ -255,6 +261,14 @@ class LocalHost:
 
     def _providers_of(self, document: BackupComponents) -> list[Provider]:
         return [self._provider(name) for name in sorted({copy.volume.provider for copy in document.copies})]
+
+
+def _volume_at(provider: Provider, path: str) -> Volume | None:
+    """The volume at a path that was recorded; None when there is no such volume, or no such path, any more."""
+    try:
+        return provider.volume_of(path)
+    except NotFoundError:
+        return None
 
 
 def _as_now(recorded: Component, present: Component | None) -> Component:
