@@ -3,6 +3,7 @@
 
 import mmap
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,3 +112,22 @@ def test_an_oracle_that_believed_maps_would_see_nobody(disk: BtrfsDisk) -> None:
         major, minor = next(line.split()[3].split(":") for line in lines if line.endswith("/file"))
         assert os.makedev(int(major, 16), int(minor, 16)) != one.stat().st_dev
         assert held_by(child, one) == {(str(one / "file"), "mapped file", True)}
+
+
+def test_who_stems_from_an_excluded_process_is_excluded_too(tmp_path: Path) -> None:
+    """A server starts new processes while it is looked at: only their ancestors tell whose they are."""
+    with open(tmp_path / "file", "w") as held:
+        parent = subprocess.Popen(
+            ["sh", "-c", "sleep 60 & echo $!; wait"], stdin=held, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert parent.stdout is not None
+            child = int(parent.stdout.readline())
+            device = os.stat(held.name).st_dev
+            assert {parent.pid, child} <= {each.pid for each in processes.holders(device)}
+            assert not {parent.pid, child} & {each.pid for each in processes.holders(device, frozenset({parent.pid}))}
+            assert parent.pid in {each.pid for each in processes.holders(device, frozenset({child}))}
+        finally:
+            os.kill(child, signal.SIGKILL)
+            parent.kill()
+            parent.communicate()

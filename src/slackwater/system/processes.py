@@ -129,14 +129,16 @@ def holders(device: int, exclude: frozenset[int] = frozenset()) -> tuple[Holder,
 
     Args:
         device: `os.stat(path).st_dev` of something on the filesystem.
-        exclude: processes that are expected to hold something, as the application's own.
+        exclude: processes that are expected to hold something, as the application's own; those that stem from them are
+            too, since a server starts new ones while it is looked at.
     """
     skip = exclude | {os.getpid()}
     found: dict[Holder, None] = {}
     for pid in _pids():
         if pid not in skip and (command := command_of(pid)):
             for path, how, writing in _held(pid, device):
-                found[Holder(pid, command, path, how, writing)] = None
+                if not ancestors(pid) & exclude:
+                    found[Holder(pid, command, path, how, writing)] = None
     return tuple(found)
 
 
