@@ -310,7 +310,10 @@ def test_a_replica_that_lacks_the_end_of_its_log_is_found_short(cluster: Cluster
     assert "acknowledged" in caught.value.sentence
 
 
-def test_confirm_and_settle_do_not_take_a_server_in_recovery_for_a_recovered_one(cluster: Cluster) -> None:
+def test_confirm_and_settle_do_not_take_a_server_in_recovery_for_a_recovered_one(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slackwater.writers._postgresql.effects._END_OF_RECOVERY_S", 0.5)
     cluster.start()
     recovery = Recovery(cluster)
     replica, expected = recovery.replica()

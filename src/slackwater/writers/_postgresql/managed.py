@@ -8,7 +8,7 @@ must not be recovered behind its back.
 import contextlib
 import os
 
-from slackwater.system.processes import ancestors
+from slackwater.system.processes import ancestors, command_of
 
 _PACEMAKER_CIB = "/var/lib/pacemaker/cib/cib.xml"
 
@@ -25,7 +25,7 @@ def manager_of(data_directory: str, pid: int | None) -> str:
         return "Patroni"
     if any(_mentions(path, data_directory) for path in _repmgr_files()):
         return "repmgr"
-    if _runs("pacemakerd") and _mentions(_PACEMAKER_CIB, "pgsql"):
+    if _named("pacemakerd") and _mentions(_PACEMAKER_CIB, "pgsql"):
         return "Pacemaker"
     return ""
 
@@ -37,13 +37,13 @@ def _is_patroni(pid: int) -> bool:
 
 def _repmgr_files() -> list[str]:
     """The configuration files of all running repmgrd."""
-    lines = (_command_line(pid).split() for pid in _pids())
-    daemons = (words for words in lines if words and os.path.basename(words[0]) == "repmgrd")
-    return [word.removeprefix("--config-file=") for words in daemons for word in words if word.endswith(".conf")]
+    words = (word for pid in _named("repmgrd") for word in _command_line(pid).split())
+    return [word.removeprefix("--config-file=") for word in words if word.endswith(".conf")]
 
 
-def _runs(name: str) -> bool:
-    return any(os.path.basename(_command_line(pid).partition(" ")[0]) == name for pid in _pids())
+def _named(name: str) -> list[int]:
+    """Processes by their short name: a command line can be read only as long as the process's memory is not stuck."""
+    return [int(pid) for pid in os.listdir("/proc") if pid.isdecimal() and command_of(int(pid)) == name]
 
 
 def _mentions(path: str, word: str) -> bool:
@@ -56,7 +56,3 @@ def _command_line(pid: int) -> str:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as f:
         return f.read().replace(b"\0", b" ").decode(errors="replace")
     return ""
-
-
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
