@@ -75,6 +75,7 @@ async def backup(cell: Cell, target: str, *, wait_s: float = 0.0, listener: List
         with run.story.phase(Phase.PLAN):
             planned = await _plan(cell, specification, components)
             refuse(_findings(planned, specification))
+        run.document |= {"hold": planned.plan.hold.value, "reason": planned.plan.reason}
         document = await cell.host.take(
             run.id,
             specification.name,
@@ -82,6 +83,8 @@ async def backup(cell: Cell, target: str, *, wait_s: float = 0.0, listener: List
             run.story,
             accept_crash=specification.options.on_writer_failure == "crash",
         )
+        window = {"frozen_ms": document.window.frozen_ms, "held_ms": document.window.held_ms}
+        run.document |= {"replica": run.id, "consistency": document.consistency.value, "window": window}
         run.keep(f"The replica {run.id} had been taken and is kept.")
         with run.story.phase(Phase.RECORD):
             rotated = await _record(cell, specification, document, run)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from slackwater.errors import NotFoundError, RefusedError, SlackwaterError
+from slackwater.errors import BusyError, NotFoundError, RefusedError, SlackwaterError
 from slackwater.hosts.contract import Reconciled
 from slackwater.hosts.local import require_root
 from slackwater.model.replica import Replica, ReplicaState
@@ -40,13 +40,21 @@ class ReconcileResult:
 
 
 async def reconcile(cell: Cell) -> ReconcileResult:
-    """Put everything right that is not part of a session that runs."""
+    """Put everything right that was cut off.
+
+    Raises:
+        BusyError: a session runs; what a killed guard left frozen was released all the same.
+    """
     require_root()
     cell.places.ensure()
     released = tuple(cell.host.release_leftovers())
     with SessionLock(cell.places.session_lock) as lock:
         if not lock.acquire("reconcile"):
-            return ReconcileResult((), released, (), (), (), ())
+            raise BusyError(
+                f"Another session runs: {lock.holder() or 'it has just begun'}.",
+                data=" ".join(released) or "Nothing was changed.",
+                hint="It puts right what was cut off before its own work; see `slackwater session list`.",
+            )
         sessions = tuple(await cell.host.reconcile())
         return ReconcileResult(
             sessions=sessions,
