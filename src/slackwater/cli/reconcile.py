@@ -8,14 +8,18 @@ import typer
 from slackwater.cli.app import verb
 from slackwater.cli.frame import do, open_cell
 from slackwater.cli.options import Json
-from slackwater.errors import PartialError, RightsError
+from slackwater.errors import BusyError, PartialError, RightsError
 
 
 def join(app: typer.Typer) -> None:
     """Add the command to the application."""
-    verb(app, "reconcile", "slackwater reconcile", "slackwater reconcile --json", fails=(RightsError, PartialError))(
-        reconcile
-    )
+    verb(
+        app,
+        "reconcile",
+        "slackwater reconcile",
+        "slackwater reconcile --json",
+        fails=(BusyError, RightsError, PartialError),
+    )(reconcile)
 
 
 def reconcile(json: Json = False) -> object:

@@ -295,6 +295,10 @@ def _session(value: values.SessionShown) -> Shown:
     receipt.add_row("ended", words.local(session.ended, seconds=True))
     if replica := session.document.get("replica"):
         receipt.add_row("replica", str(replica))
+    if consistency := session.document.get("consistency"):
+        receipt.add_row("consistency", f"{words.CONSISTENCIES[consistency]}. {session.document.get('reason', '')}")
+    if (window := session.document.get("window") or {}).get("frozen_ms"):
+        receipt.add_row("window", _held(window["frozen_ms"], window["held_ms"]))
     receipt.add_row("phases", words.phases(session.phases) or "-")
     _add_messages(receipt, session.messages)
     error = session.document.get("error") or {}
@@ -421,7 +425,11 @@ def _outcome(shown: values.SessionShown) -> Text:
 def _window(plan: Plan, window: Window) -> str:
     if not window.frozen_ms:
         return f"no hold was needed: {words.HOLDS[plan.hold].removeprefix('none ').strip('()')}"
-    return f"frozen for {words.took(window.frozen_ms)}, writes held for {words.took(window.held_ms)}"
+    return _held(window.frozen_ms, window.held_ms)
+
+
+def _held(frozen_ms: float, held_ms: float) -> str:
+    return f"frozen for {words.took(frozen_ms)}, writes held for {words.took(held_ms)}"
 
 
 def _add_messages(receipt: Table, messages: Iterable[Message]) -> None:

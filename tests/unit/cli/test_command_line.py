@@ -16,6 +16,7 @@ from slackwater.catalog.catalog import Catalog
 from slackwater.cli.main import error_of, main
 from slackwater.errors import BusyError
 from slackwater.system.clock import SYSTEM_CLOCK
+from slackwater.system.locks import SessionLock
 from tests.unit.cli.machine import COMMAND, environment, inside, slackwater
 from tests.unit.cli.samples import replica
 
@@ -249,6 +250,17 @@ def test_pins_hold(here: Path) -> None:
     assert inside(here, "replica", "pin", "2026-11-21", "--json").document["replica"]["pinned"] is True
     preview = inside(here, "replica", "delete", "2026-11-22-1", "-n", "--json").document
     assert (preview["preview"], preview["replica"]["id"]) == (True, "2026-11-22-1")
+
+
+def test_a_reconcile_beside_a_session_says_that_it_is_busy(here: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a reconcile needs root")
+    (here / "run").mkdir(mode=0o700)
+    with SessionLock(str(here / "run/session.lock")) as lock:
+        assert lock.acquire("session 2026-11-22-9")
+        ran = inside(here, "reconcile", "--json")
+    assert (ran.status, ran.document["error"]["code"]) == (3, "busy")
+    assert "2026-11-22-9" in ran.document["error"]["sentence"]
 
 
 def test_a_reader_that_goes_away_is_not_a_failure(here: Path) -> None:
