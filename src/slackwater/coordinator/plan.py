@@ -30,6 +30,8 @@ class Located:
 class Grounds:
     """Everything the planner argues from."""
 
+    components: Sequence[Component]
+    """Everything that is to be backed up, also what has no files that can be seen."""
     located: Sequence[Located]
     capabilities: Mapping[str, Capabilities]
     """By provider."""
@@ -52,10 +54,11 @@ def make_plan(grounds: Grounds, *, configuration_check: str, limits: Limits) -> 
             folders are not) or `disabled` (foreign things are named).
         limits: how long the application may be kept waiting.
     """
-    components = tuple({each.component.ref: each.component for each in grounds.located}.values())
+    components = tuple(grounds.components)
     volumes = tuple({each.volume.id: each.volume for each in grounds.located if each.volume}.values())
     findings = [finding for component in components for finding in component.findings]
     findings += grounds.checks
+    findings += _without_files(grounds)
     findings += _unprovided(grounds.located)
     findings += _same_names(volumes)
     findings += foreign_findings(grounds.foreign, configuration_check)
@@ -79,7 +82,7 @@ def _argue(
     components: Sequence[Component], volumes: Sequence[Volume], grounds: Grounds
 ) -> tuple[Hold, str, list[Finding]]:
     """Choose the hold: the argument, or the refusals."""
-    if not any(component.running for component in components):
+    if not any(component.running for component in components) and not grounds.outside_writers:
         return Hold.COLD, "The application is stopped: nothing writes, so nothing has to be held.", []
     if len(volumes) == 1 and all(component.survives_power_cut for component in components):
         reason = (
@@ -128,6 +131,21 @@ def _against_freezing(volumes: Sequence[Volume], grounds: Grounds, why: str) -> 
         for who in grounds.outside_writers
     ]
     return found
+
+
+def _without_files(grounds: Grounds) -> list[Finding]:
+    """A replica of nothing must never look like a replica."""
+    located = {each.component.ref for each in grounds.located}
+    return [
+        Finding(
+            "no-files",
+            Severity.REFUSAL,
+            f"Nothing is known of the files of {component.ref}.",
+            "`slackwater discover` shows what is known of it.",
+        )
+        for component in grounds.components
+        if component.ref not in located and not component.refusals
+    ]
 
 
 def _unprovided(located: Sequence[Located]) -> list[Finding]:

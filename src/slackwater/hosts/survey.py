@@ -23,19 +23,22 @@ def grounds(components: Sequence[Component], writers: Writers, providers: Provid
     """Survey the storage under some components."""
     located = [_locate(component, files, providers) for component in components for files in component.files]
     volumes = {each.volume.id: each.volume for each in located if each.volume}
-    pids = _processes(components, writers)
+    running = [component for component in components if component.running]
     found = _absent(located)
     for volume in volumes.values():
         trees = _trees(components, volume, located)
         found += providers[volume.provider].check_backup(volume, trees, _beside(volume, volumes.values()))
     several = len(volumes) > 1 or not all(component.survives_power_cut for component in components)
     return Grounds(
+        components=components,
         located=located,
         capabilities={name: provider.capabilities for name, provider in providers.items()},
         checks=found,
         foreign={v.id: _foreign(components, v, located, providers) for v in volumes.values()},
         not_freezable=_not_freezable(components, writers) if several else "",
-        outside_writers=_outside_writers(list(volumes.values()), pids) if several else (),
+        outside_writers=_outside_writers(volumes.values(), _processes(running, writers))
+        if several or not running
+        else (),
     )
 
 
@@ -103,8 +106,8 @@ def _not_freezable(components: Sequence[Component], writers: Writers) -> str:
     return ""
 
 
-def _outside_writers(volumes: Sequence[Volume], pids: frozenset[int]) -> list[str]:
-    """Who else has files on the volumes open for writing."""
+def _outside_writers(volumes: Iterable[Volume], pids: frozenset[int]) -> list[str]:
+    """Who else has files on the volumes open for writing; of what is called stopped, that is everybody."""
     found = {}
     for volume in volumes:
         for holder in processes.holders(os.stat(volume.path).st_dev, exclude=pids):

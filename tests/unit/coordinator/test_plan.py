@@ -27,7 +27,7 @@ def grounds(component: Component = ENGINE, *volumes: Volume | None, **more: obje
     located = [
         Located(component, files, placed[min(i, len(placed) - 1)], "ext4") for i, files in enumerate(component.files)
     ]
-    return Grounds(located, {"through": THROUGH, "below": BELOW}, **more)  # type: ignore[arg-type]
+    return Grounds([component], located, {"through": THROUGH, "below": BELOW}, **more)  # type: ignore[arg-type]
 
 
 def plan(given: Grounds, check: str = "strict") -> Plan:
@@ -54,6 +54,9 @@ UNDER = (volume("data", "below"), volume("wal", "below"))
         (STOPPED, ONE, {}, Hold.COLD, set()),
         (STOPPED, TWO, {}, Hold.COLD, set()),
         (replace(FRAGILE, running=False), TWO, {}, Hold.COLD, set()),
+        (STOPPED, ONE, {"outside_writers": ["Process 9 (postgres)"]}, Hold.ATOMIC, set()),
+        (STOPPED, TWO, {"outside_writers": ["Process 9 (postgres)"]}, Hold.PROCESS_FREEZE, {"outside-writer"}),
+        (replace(ENGINE, files=()), (None,), {}, None, {"no-files"}),
         (ENGINE, ONE, {"not_freezable": "why"}, Hold.ATOMIC, set()),
         (ENGINE, (volume("data", "below"),), {}, Hold.ATOMIC, set()),
         (ENGINE, TWO, {"not_freezable": "the shell is in it"}, Hold.PROCESS_FREEZE, {"not-freezable"}),
