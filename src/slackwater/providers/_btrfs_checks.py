@@ -95,7 +95,7 @@ def _unfit(volume: Volume) -> Finding | None:
         return _refusal(
             "top-level",
             f"{volume.path} is the top level of its Btrfs and not a subvolume: a replica would have to lie inside it.",
-            "With the application stopped: btrfs subvolume create DIR.new && cp -a --reflink=always DIR/. DIR.new/ && "
+            "With the application stopped: btrfs subvolume create DIR.new && cp -a --reflink=auto DIR/. DIR.new/ && "
             "mv -T DIR DIR.old && mv -T DIR.new DIR, where DIR is the application's directory.",
         )
     found = btrfs.subvolume_at(volume.path)
@@ -125,7 +125,7 @@ def _nested_at_backup(scene: Scene, trees: Sequence[str]) -> Iterator[Finding]:
             yield _refusal(
                 "nested-subvolume",
                 f"{path} is a subvolume inside the application's files: in the replica it would be an empty directory.",
-                f"With the application stopped, make it a plain directory: cp -a --reflink=always {path} {path}.new && "
+                f"With the application stopped, make it a plain directory: cp -a --reflink=auto {path} {path}.new && "
                 f"btrfs subvolume delete {path} && mv -T {path}.new {path}",
             )
         else:
