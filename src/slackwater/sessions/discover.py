@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 
+from slackwater.errors import SlackwaterError
 from slackwater.model.component import Component
 from slackwater.model.facts import Finding, Severity
 from slackwater.model.plan import Hold, Limits
@@ -40,6 +41,14 @@ async def discover(cell: Cell) -> Discovery:
 
 async def look(cell: Cell, component: Component) -> Discovered:
     """Plan a backup and a recovery of one component, as the strictest specification would."""
+    try:
+        return await _look(cell, component)
+    except SlackwaterError as e:  # what cannot be looked at must not hide the others
+        against = Finding(e.reason, Severity.REFUSAL, e.sentence, e.hint)
+        return Discovered(component, (), None, e.sentence, recoverable=False, findings=(*component.findings, against))
+
+
+async def _look(cell: Cell, component: Component) -> Discovered:
     planned = await cell.host.plan([component], configuration_check="strict", limits=Limits())
     plan = planned.plan
     refusals = list(plan.refusals)

@@ -99,6 +99,10 @@ async def _fail(cell: Cell, session: Session, run: Run, error: BaseException) ->
         for each in await cell.host.undo(run.id):
             if each.error:
                 run.story.say("error", f"Not undone yet: {each.effect}: {each.error}")
+                run.abort.meaning = "Not everything could be undone; the next `slackwater reconcile` goes on with it."
+    if isinstance(error, SlackwaterError):
+        error.data = error.data or run.abort.meaning
+        error.hint = error.hint or f"slackwater session show {run.id}"
     run.document["error"] = (
         {"code": error.reason, "sentence": error.sentence, "data": error.data, "hint": error.hint}
         if isinstance(error, SlackwaterError)
