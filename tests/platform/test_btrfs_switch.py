@@ -186,23 +186,21 @@ def test_nested_mounts_and_the_bar(ground: Ground, lab: Lab) -> None:
     assert [os.listxattr(path) for path in paths] == [[], []]
 
 
-@pytest.mark.parametrize("made", range(14))
-def test_cut_off_anywhere_it_is_undone_or_finished(ground: Ground, lab: Lab, made: int) -> None:
+def test_cut_off_anywhere_it_is_undone_or_finished(ground: Ground, lab: Lab) -> None:
     paths, effects = two(ground, lab)
     assert len(effects) == 13
-    before = (state(paths), subvolumes(ground.disk))
-    for effect in effects[:made]:
-        stored(effect).make()
-    undo(effects)  # also those that were never made: their intents may have been written ahead
-    assert (state(paths), subvolumes(ground.disk)) == before
-    undo(effects)
-    assert (state(paths), subvolumes(ground.disk)) == before
-    for effect in effects[:made]:
-        stored(effect).make()
-    for effect in effects[max(0, made - 1) :]:
-        stored(effect).make()
-    assert state(paths) == ["one", "one"]
-    assert [os.stat(path).st_mode & 0o7777 for path in paths] == [0o750, 0o750]
+    before = (state(paths), subvolumes(ground.disk), ours(lab))
+    for made in range(len(effects) + 1):
+        for effect in effects[:made]:
+            stored(effect).make()
+        for _ in range(2):
+            undo(effects)  # also those that were never made: their intents may have been written ahead
+            assert (state(paths), subvolumes(ground.disk), ours(lab)) == before
+        for effect in (*effects[:made], *effects[max(0, made - 1) :]):
+            stored(effect).make()
+        assert state(paths) == ["one", "one"]
+        assert [os.stat(path).st_mode & 0o7777 for path in paths] == [0o750, 0o750]
+        undo(effects)
 
 
 KILLED = """
@@ -409,6 +407,39 @@ def test_a_switch_to_another_filesystem_is_refused(ground: Ground, lab: Lab) -> 
     assert live is not None
     with pytest.raises(RefusedError):
         ground.provider.switch(copies, [live], "s2")
+
+
+def after_power_cut(ground: Ground, lab: Lab) -> set[str]:
+    """What the disk held at this instant, without what was still in memory: its subvolumes with a file `rows`."""
+    run("cp", "--sparse=always", ground.disk.image, image := f"{lab.folder}/cut.img")
+    for mount in reversed([m for m in mounts.read() if mounts.inside(m.target, lab.folder)]):
+        run("umount", mount.target)
+    run("btrfs", "device", "scan", "--forget", ground.disk.device)
+    run("losetup", "-d", ground.disk.device)
+    run("mount", "-o", "loop,subvolid=5", image, ground.disk.path)
+    try:
+        return {f"{path}={read(f'{ground.disk.path}/{path}/rows')}" for path in subvolumes(ground.disk)}
+    finally:
+        run("umount", ground.disk.path)
+
+
+@pytest.mark.parametrize("way", ["recovered", "undone", "deleted"])
+def test_a_power_cut_takes_nothing_back(ground: Ground, lab: Lab, way: str) -> None:
+    path = ground.disk.subvolume("pg")
+    write(f"{path}/rows", "one")
+    copies = ground.backup([ground.volume(path)], "s1")
+    write(f"{path}/rows", "two")
+    run("sync", "-f", path)
+    if way == "deleted":
+        ground.provider.delete_effect(copies, "s1").make()
+        assert after_power_cut(ground, lab) == {"pg=two"}
+        return
+    switch = ground.recover(copies, [path], "s2")
+    if way == "undone":
+        undo(steps(switch))
+        assert after_power_cut(ground, lab) == {"pg=two", ".slackwater/s1/pg=one"}
+    else:
+        assert after_power_cut(ground, lab) == {"pg=one", ".slackwater/s1/pg=one", ".slackwater/s2/pg=two"}
 
 
 def test_detached_mounts_leave_no_trace(ground: Ground, lab: Lab) -> None:
