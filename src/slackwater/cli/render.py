@@ -41,6 +41,8 @@ _FREE = (
     "FREE",
     "CHECK",
 )
+#: Of what a writer learnt: the facts that mean something to people. JSON has all of them.
+_REACHED = ("timeline", "lsn", "position")
 _SEVERITIES = {Severity.NOTE: "", Severity.WARNING: "yellow", Severity.REFUSAL: "bold red"}
 
 
@@ -109,8 +111,8 @@ def _recovery(value: RecoveryResult) -> Shown:
     receipt.add_row("undo replica", f"{value.undo_replica} holds what was there before")
     receipt.add_row("down for", words.took(value.downtime_ms))
     for component, facts in value.reached.items():
-        if facts:
-            receipt.add_row("reached", f"{component}: {', '.join(f'{key} {fact}' for key, fact in facts.items())}")
+        told = ", ".join(f"{key} {fact}" for key, fact in facts.items() if key in _REACHED)
+        receipt.add_row("reached", f"{component}: {told or 'running'}")
     receipt.add_row("phases", words.phases(value.phases))
     receipt.add_row("to go back", f"slackwater recover {value.specification} --undo")
     _add_messages(receipt, value.messages)
