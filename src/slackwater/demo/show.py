@@ -6,6 +6,7 @@ Here: the scratch world, its end, and what is said when something was not as it 
 """
 
 import glob
+import os
 import sys
 import time
 from collections import Counter
@@ -92,9 +93,10 @@ def _count(screen: Screen, lab: Lab) -> None:
 
 def _tell_how_to_go_on(screen: Screen, lab: Lab) -> None:
     screen.title("The scratch world is left to you")
-    for name, value in lab.environment().items():
+    for name, value in {**lab.environment(), "PATH": f"{os.path.dirname(sys.executable)}:$PATH"}.items():
         screen.say(f"  export {name}={value}")
-    screen.say(f"  slackwater status; slackwater recover {NAME} --undo; slackwater backup {NAME} ...")
+    for command in ("status", f"backup {NAME}", f"recover {NAME} --undo"):
+        screen.say(f"  slackwater {command}")
     screen.say("To take it away again:")
     screen.say(f"  {sys.executable} -c 'from slackwater.demo.lab import Lab; print(Lab.sweep(\"{lab.name}\"))'")
 
