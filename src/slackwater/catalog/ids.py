@@ -43,7 +43,11 @@ def resolve(text: str, ids: Iterable[str], *, noun: str = "replica", latest: str
     known = sorted(set(ids), key=order)
     if text == LATEST:
         if latest is None:
-            raise NotFoundError(f"There is no good {noun} yet.", data="Nothing was changed.", hint=_listing(noun))
+            raise NotFoundError(
+                f"There is no {'good replica' if noun == 'replica' else noun} yet.",
+                data="Nothing was changed.",
+                hint=_listing(noun),
+            )
         return latest
     if text in known:
         return text

@@ -170,7 +170,7 @@ class LocalHost:
         hands = Hands(self._writers, self._providers, self._clock)
         found = await in_thread(checks.check, order, hands)
         found += await in_thread(survey.foreign, now, live, self._providers, configuration_check)
-        steps = await in_thread(plan_steps, order, "PREVIEW", hands)
+        steps = await in_thread(plan_steps, order, "SESSION", hands)
         return RecoveryPlan(order, steps.describe(), tuple(found))
 
     async def recover(self, session: str, order: RecoveryOrder, story: Story, *, learnt: Learnt) -> Recovered:

@@ -86,10 +86,10 @@ async def running(
 
 
 async def _taken(cell: Cell) -> list[str]:
-    """Ids on the storage that an empty catalog does not know: it may be a new one over old replicas."""
+    """Ids on the storage and in the journal that an empty catalog does not know: it may be a new one over old ones."""
     if cell.catalog.sessions.list(limit=1):
         return []
-    return [each.session for each in await cell.host.found()]
+    return [*cell.host.pending(), *(each.session for each in await cell.host.found())]
 
 
 async def _fail(cell: Cell, session: Session, run: Run, error: BaseException) -> None:
