@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -87,12 +88,10 @@ class Spawner:
         self._commands: list[Command] = []
 
     def __enter__(self) -> Self:
-        import subprocess
-
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.spawner"], stdin=theirs, env={**os.environ, **self._environment}
+            [sys.executable, "-m", "tests.e2e.spawner"], stdin=theirs.fileno(), env={**os.environ, **self._environment}
         )
         theirs.close()
         assert ours.recv(16) == b"ready"
@@ -109,12 +108,6 @@ class Spawner:
         ended.setblocking(False)
         self._commands.append(Command(pid, ended, output, complaint))
         return self._commands[-1]
-
-    def run(self, *arguments: str, status: int | None = 0, timeout_s: float = 60.0) -> Answer:
-        """Run a command to its end; with another exit status than expected the test fails. None: any will do."""
-        answer = self.spawn(*arguments).answer(timeout_s)
-        assert status is None or answer.status == status, f"{arguments}: {answer}"
-        return answer
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -181,7 +174,9 @@ def _import_everything() -> list[Any]:
     names = [each.name for each in pkgutil.walk_packages(slackwater.__path__, "slackwater.")]
     skipped = ("slackwater.__main__", "slackwater.guard.guard", "slackwater.catalog.migrations")
     modules = [importlib.import_module(name) for name in names if not name.startswith(skipped)]
-    modules += [importlib.import_module(name) for name in ("psycopg", "anyio._backends._asyncio", "sqlite3")]
+    modules += [
+        importlib.import_module(name) for name in ("psycopg", "anyio._backends._asyncio", "sqlalchemy.dialects.sqlite")
+    ]
     assert threading.active_count() == 1, "a process with threads cannot be forked safely"
     return modules
 

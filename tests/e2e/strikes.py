@@ -27,7 +27,7 @@ Moment = Callable[[World, Command], bool]
 
 def told(phase: str) -> Moment:
     """The command has told that a phase began."""
-    return lambda _, command: _until(command, lambda: command.told("phase", phase))
+    return lambda _, command: _until(command, lambda: bool(command.told("phase", phase)))
 
 
 def freezing(world: World, command: Command) -> bool:
