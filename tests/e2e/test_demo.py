@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from slackwater.demo import show
 from slackwater.demo.lab import Lab
+from slackwater.demo.scenes import DemoError
+from slackwater.demo.strike import kill_in_window
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql, pytest.mark.timeout(400)]
 
@@ -120,3 +123,35 @@ def test_says_which_packages_are_missing(monkeypatch: pytest.MonkeyPatch, capsys
     assert "package btrfs-progs" in said
     assert "postgresql-common" not in said
     assert "make demo" in said
+
+
+def test_something_wrong_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def lose_one(*_: object, **__: object) -> None:
+        raise DemoError("The oracle found: 1 acknowledged commits are missing")
+
+    monkeypatch.setattr(show, "_play", lose_one)
+    assert show.run() == 1
+    assert "✗ The oracle found: 1 acknowledged commits are missing" in capsys.readouterr().out
+
+
+def test_something_left_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def leave(lab: Lab, *_: object, **__: object) -> None:
+        Path(lab.folder).mkdir()
+
+    made = Lab()
+    monkeypatch.setattr(show, "Lab", lambda: made)
+    monkeypatch.setattr(show, "_play", leave)
+    monkeypatch.setattr(show, "_SETTLE_S", 0.2)
+    try:
+        assert show.run() == 1
+    finally:
+        Path(made.folder).rmdir()
+    said = capsys.readouterr().out
+    assert f"+ file {made.folder}" in said
+    assert "nothing is left" not in said
+
+
+def test_a_backup_without_a_window_is_not_struck(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "0.2"], text=True) as process:
+        assert kill_in_window(process, str(tmp_path), thaw_s=1.0) is None
+    assert process.returncode == 0
