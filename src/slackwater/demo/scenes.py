@@ -15,6 +15,7 @@ from slackwater.catalog.catalog import Catalog
 from slackwater.config.places import Places
 from slackwater.demo import oracle
 from slackwater.demo.cluster import OWNER, DebianCluster
+from slackwater.demo.inventory import memory_files
 from slackwater.demo.lab import Lab
 from slackwater.demo.load import Acknowledged, Load
 from slackwater.demo.screen import Screen
@@ -59,6 +60,8 @@ class Show:
     lab: Lab
     cluster: DebianCluster
     load: Load
+    memory: set[str] = field(default_factory=set)
+    """Files of shared memory that the server has made so far: nothing of them may be left in the end."""
     replica: str = ""
     """What is recovered from: the newest backup that was let live."""
     before_window: Acknowledged = field(default_factory=dict)
@@ -203,6 +206,7 @@ class Show:
         Raises:
             DemoError: it failed.
         """
+        self.memory |= memory_files(self.cluster.pids())
         self.screen.command("slackwater", *words)
         with self._started(*words) as process:
             for line in process.stdout or ():

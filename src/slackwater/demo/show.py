@@ -37,26 +37,26 @@ def run(*, keep: bool = False) -> int:
     if status := needs.explain(screen, STORY):
         return status
     lab = Lab()
-    before = everything_of(lab)
+    before, memory = everything_of(lab), set[str]()
     error: SlackwaterError | None = None
     try:
-        _play(lab, screen, keep=keep)
+        _play(lab, screen, memory, keep=keep)
     except KeyboardInterrupt:
         error = AbortedError("Stopped on request.")
     except SlackwaterError as e:
         error = e
     if keep and error is None:
         return 0
-    return _end(screen, error, _came(lab, before))
+    return _end(screen, error, _came(lab, before, memory))
 
 
-def _play(lab: Lab, screen: Screen, *, keep: bool) -> None:
+def _play(lab: Lab, screen: Screen, memory: set[str], *, keep: bool) -> None:
     with ExitStack() as world:
         world.enter_context(lab)
         screen.title("A scratch world")
         cluster = _build(lab, screen)
         with Load(cluster, f"{lab.folder}/load") as load, screen.counting(load.count):
-            Show(screen, lab, cluster, load).play()
+            Show(screen, lab, cluster, load, memory).play()
         if keep:
             world.pop_all()
             _tell_how_to_go_on(screen, lab)
@@ -106,16 +106,21 @@ def everything_of(lab: Lab) -> Inventory:
     places = ("/etc/postgresql/*/", "/var/lib/postgresql/*/", "/var/log/postgresql/", "/var/run/postgresql/", "/run/",
               "/dev/shm/", "/tmp/")  # noqa: S108  # fmt: skip
     files = {f"file {path}" for place in places for path in glob.glob(f"{place}*{lab.name}*")}
-    mapped = inventory.memory_files(int(path.split("/")[2]) for path in glob.glob("/proc/[0-9]*"))
-    files |= {f"memory {path}" for path in glob.glob("/dev/shm/PostgreSQL.*") if path not in mapped}  # noqa: S108
     return Inventory(inventory.take(lab.name).lines | files)
 
 
-def _came(lab: Lab, before: Inventory) -> tuple[str, ...]:
-    """What is there and was not before; what is just ending is given a moment."""
+def _came(lab: Lab, before: Inventory, memory: set[str]) -> tuple[str, ...]:
+    """What is there and was not before; what is just ending is given a moment.
+
+    Args:
+        lab: whose things are looked for.
+        before: what there was.
+        memory: files of shared memory that its servers made; their names do not tell whose they are.
+    """
     deadline_s = time.monotonic() + _SETTLE_S
     while True:
         came = tuple(line for line in before.diff(everything_of(lab)) if line.startswith("+"))
+        came += tuple(f"+ memory {path}" for path in sorted(memory) if os.path.exists(path))
         if not came or time.monotonic() > deadline_s:
             return came
         time.sleep(0.1)
