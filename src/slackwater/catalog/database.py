@@ -141,4 +141,9 @@ def _failure(path: str, error: BaseException | None) -> SlackwaterError:
         )
     if primary == sqlite3.SQLITE_FULL:
         return CatalogError(f"The catalog {path} cannot grow: the disk is full.", data=UNTOUCHED, hint="Make room.")
-    return CatalogError(f"The catalog {path} cannot be read or written: {error}.", data=UNTOUCHED)
+    # A full disk too: SQLite calls it an I/O error where its shared memory could not grow (SQLITE_IOERR_SHMSIZE).
+    return CatalogError(
+        f"The catalog {path} cannot be read or written: {error}.",
+        data=UNTOUCHED,
+        hint=f"See whether the disk has room and works: df {path}; dmesg",
+    )

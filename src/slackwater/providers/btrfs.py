@@ -172,10 +172,12 @@ class BtrfsProvider:
         """Why it is not the copy that was made.
 
         The generation would say too much: being cloned moves it. The transaction that last changed a file (ctransid)
-        moves with every change and with nothing else, but only once that change is committed: so it is, first.
+        moves with every change and with nothing else, but only once that change is written back: so it is, first.
+        (Linux 6.18: what was appended to a file and still is in the page cache has moved nothing, also after a commit,
+        and yet is in the next clone.)
         """
         with explained(f"looking at {copy.place}"), self._place(copy).top(read_only=True) as top:
-            btrfs.commit(top)
+            btrfs.write_back(top)
             found = btrfs.subvolume_at(copy.place, top)
         if found is None:
             return "it is gone"

@@ -172,6 +172,10 @@ async def _abortable() -> AsyncIterator[Abort]:
             failure = e
         group.cancel_scope.cancel()
     if abort.signal:
-        raise AbortedError(f"Stopped on request ({abort.signal}).", data=abort.meaning) from failure
+        raise AbortedError(
+            f"Stopped on request ({abort.signal}).",
+            data=abort.meaning,
+            hint="`slackwater status` shows where you stand.",
+        ) from failure
     if failure is not None:
         raise failure
