@@ -33,7 +33,7 @@ _NOT_NOW = ("starting up", "not yet accepting", "not accepting", "shutting down"
             "Connection refused")  # fmt: skip
 #: libpq would read a .pgpass of the home folder: one that is never there keeps it from that.
 _NO_FILE = "/nonexistent/pgpass"
-_ROLE_HINT = "The module documentation of slackwater.writers.postgresql lists what the role needs."
+_ROLE_HINT = "docs/how-to/postgresql-role.md lists what the role needs."
 
 
 @dataclass(frozen=True, slots=True)
