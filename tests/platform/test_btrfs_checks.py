@@ -132,7 +132,7 @@ def test_another_mount_on_top(ground: Ground, mounted: str) -> None:
 
 
 def test_what_the_system_needs(ground: Ground, mounted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slackwater.providers._btrfs_checks._SYSTEM", frozenset({mounted}))
+    monkeypatch.setattr("slackwater.providers._btrfs.checks._SYSTEM", frozenset({mounted}))
     assert mounted in only(recovery(ground, mounted), "carries-system").sentence
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from slackwater.demo.lab import Lab
 from slackwater.errors import RefusedError
-from slackwater.providers import _btrfs_effects
-from slackwater.providers._btrfs_effects import Exchange
+from slackwater.providers._btrfs import effects
+from slackwater.providers._btrfs.effects import Exchange
 from tests.platform.btrfs_support import Ground, Sleeper, read, steps, stored, undo, write
 
 pytestmark = [pytest.mark.root]
@@ -52,7 +52,7 @@ def test_without_the_check_the_process_would_write_into_what_was_set_aside(
     switch = ground.provider.switch(copies, [ground.volume(data)], "s2")
     for effect in switch.clones:
         stored(effect).make()
-    monkeypatch.setattr(_btrfs_effects, "_refuse_held", lambda top, path: None)
+    monkeypatch.setattr(effects, "_refuse_held", lambda top, path: None)
     fd = os.open(f"{data}/rows", os.O_WRONLY | os.O_APPEND)
     try:
         (exchange,) = switch.exchange

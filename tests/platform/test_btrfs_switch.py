@@ -14,7 +14,7 @@ import pytest
 from slackwater.demo.lab import Lab
 from slackwater.errors import RefusedError, SlackwaterError
 from slackwater.journal.effects import Effect, fields_of
-from slackwater.providers import _btrfs_effects
+from slackwater.providers._btrfs import effects
 from slackwater.providers.btrfs import BtrfsProvider
 from slackwater.providers.contract import Exchange
 from slackwater.system import btrfs, loops, mounts
@@ -291,7 +291,7 @@ def test_the_exchange_tells_whether_it_was_made(ground: Ground, lab: Lab) -> Non
     assert told[-1] == [True, True]
 
 
-def clone_and_exchange(ground: Ground) -> tuple[_btrfs_effects.Clone, str]:
+def clone_and_exchange(ground: Ground) -> tuple[effects.Clone, str]:
     """A recovery that has just exchanged."""
     path = ground.disk.subvolume("pg")
     write(f"{path}/rows", "one")
@@ -301,7 +301,7 @@ def clone_and_exchange(ground: Ground) -> tuple[_btrfs_effects.Clone, str]:
     assert undone.aside
     write(f"{path}/rows", "live")
     switch = ground.recover(copies, [path], "s3")
-    (clone,) = [effect for effect in switch.clones if isinstance(effect, _btrfs_effects.Clone)]
+    (clone,) = [effect for effect in switch.clones if isinstance(effect, effects.Clone)]
     undo(switch.seal)
     return clone, f"{ground.disk.path}/.slackwater/s3/pg/rows"
 
@@ -316,7 +316,7 @@ def test_undoing_a_clone_after_the_exchange_never_deletes_the_live_data(ground: 
 def test_the_test_of_it_can_fail(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the parent's UUID alone, as one would write it first, the live data goes."""
     monkeypatch.setattr(
-        _btrfs_effects.Clone, "_is_clone", lambda self, found: found is not None and found.parent_uuid == self.copy_uuid
+        effects.Clone, "_is_clone", lambda self, found: found is not None and found.parent_uuid == self.copy_uuid
     )
     clone, aside = clone_and_exchange(ground)
     clone.undo()

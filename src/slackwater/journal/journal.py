@@ -106,8 +106,8 @@ class Journal:
             raise SlackwaterError(
                 f"The journal {path} cannot be used: {e}.",
                 data="Nothing was begun. The replicas on the storage are untouched.",
-                hint=f"See whether the disk has room and works: df {path}; dmesg. If the file is damaged, move it aside with "
-                "its -wal and -shm: what a session that was cut off left behind is then not put right.",
+                hint=f"See whether the disk has room and works: df {path}; dmesg. If the file is damaged, move it aside"
+                " with its -wal and -shm: what a session that was cut off left behind is then not put right.",
                 code="journal",
             ) from e
         if version > SCHEMA_VERSION:

@@ -2,8 +2,8 @@
 """Btrfs: one subvolume is one volume, snapshotted by one system call and exchanged by one.
 
 Replicas lie at the top level of the filesystem, out of the application's sight, reached by a mount that only this
-process sees (`system/btrfs.top_level`). The effects are in `_btrfs_effects.py` and `_btrfs_mounts.py`, the directories
-and their tags in `_btrfs_places.py`, what is looked at before in `_btrfs_checks.py`.
+process sees (`system/btrfs.top_level`). The effects are in `_btrfs/effects.py` and `_btrfs/mounts.py`, the directories
+and their tags in `_btrfs/places.py`, what is looked at before in `_btrfs/checks.py`.
 """
 
 import errno
@@ -20,12 +20,13 @@ from slackwater.journal.effects import Effect, fields_of
 from slackwater.model.facts import Facts, Finding
 from slackwater.model.replica import BackupComponents, FoundReplica
 from slackwater.model.storage import Capabilities, CommitForm, Room, ShadowCopy, Volume
-from slackwater.providers import _btrfs_checks, _document
-from slackwater.providers._btrfs_effects import Clone, Delete, Exchange, MakePlace, Seal, Snapshot
-from slackwater.providers._btrfs_manual import manual
-from slackwater.providers._btrfs_mounts import Bar, Mount, Unbar, Unmount
-from slackwater.providers._btrfs_places import DOCUMENT, MANUAL, ROOT, Place, explained, sessions
-from slackwater.providers._btrfs_room import room_of
+from slackwater.providers import _document
+from slackwater.providers._btrfs import checks
+from slackwater.providers._btrfs.effects import Clone, Delete, Exchange, MakePlace, Seal, Snapshot
+from slackwater.providers._btrfs.manual import manual
+from slackwater.providers._btrfs.mounts import Bar, Mount, Unbar, Unmount
+from slackwater.providers._btrfs.places import DOCUMENT, MANUAL, ROOT, Place, explained, sessions
+from slackwater.providers._btrfs.room import room_of
 from slackwater.providers.contract import Commit, Switch
 from slackwater.system import btrfs, loops, mounts
 
@@ -77,14 +78,14 @@ class BtrfsProvider:
                 raise NotFoundError(f"There is no {path}.", data="Nothing was changed.") from e
 
     def check_backup(self, volume: Volume, trees: Sequence[str], beside: Sequence[Volume] = ()) -> Sequence[Finding]:
-        """What would be missing in a snapshot, or make it fail; codes are those of `_btrfs_checks`."""
+        """What would be missing in a snapshot, or make it fail; codes are those of `_btrfs/checks`."""
         with explained(f"checking {volume.path}"):
-            return _btrfs_checks.backup(volume, trees, beside)
+            return checks.backup(volume, trees, beside)
 
     def check_recovery(self, volume: Volume, pids: frozenset[int], beside: Sequence[Volume] = ()) -> Sequence[Finding]:
-        """What would not follow an exchange, now or after a reboot; codes are those of `_btrfs_checks`."""
+        """What would not follow an exchange, now or after a reboot; codes are those of `_btrfs/checks`."""
         with explained(f"checking {volume.path}"):
-            return _btrfs_checks.recovery(volume, pids, beside)
+            return checks.recovery(volume, pids, beside)
 
     def foreign(self, volume: Volume, trees: Sequence[str]) -> Sequence[str]:
         """What else lies on the volume: next to each tree, and next to each folder on the way to it."""
@@ -93,7 +94,7 @@ class BtrfsProvider:
         return sorted(found, key=lambda path: (len(path), path))[:_ENTRIES]
 
     def room(self, volume: Volume) -> Room:
-        """How much the filesystem can still take, by what is given out to chunks; see `_btrfs_room`."""
+        """How much the filesystem can still take, by what is given out to chunks; see `_btrfs/room`."""
         with explained(f"reading the room of {volume.path}"):
             fd = os.open(volume.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from slackwater.errors import RefusedError
 from slackwater.model.facts import Facts
-from slackwater.providers._btrfs_places import explained
+from slackwater.providers._btrfs.places import explained
 from slackwater.system import btrfs, mounts, processes
 
 _MODE_TAG = "trusted.slackwater.mode"

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from slackwater.errors import RefusedError
 from slackwater.model.facts import Facts
-from slackwater.providers._btrfs_places import ROOT, Place, explained, mounted_in
+from slackwater.providers._btrfs.places import ROOT, Place, explained, mounted_in
 from slackwater.system import btrfs, processes
 from slackwater.system.btrfs import Subvolume
 
