@@ -48,7 +48,9 @@ class FileSet:
     path: str
     """Absolute and without links, as this host sees it."""
     via: str = ""
-    """The link through which the engine reaches it, relative to the data directory (`pg_wal`); empty for none."""
+    """The link or mount point through which the engine reaches it, relative to the data directory (`pg_wal`); empty for
+    none.
+    """
 
 
 @dataclass(frozen=True, slots=True)

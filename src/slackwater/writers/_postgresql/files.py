@@ -2,7 +2,8 @@
 """What belongs to a data directory: itself, and whatever its links lead to.
 
 PostgreSQL reaches tablespaces and a separate log through links below the data directory (PostgreSQL, "Database File
-Layout", "Tablespaces"); administrators also link single databases and configuration files away.
+Layout", "Tablespaces"); administrators also link single databases and configuration files away, and some mount a
+filesystem of its own on `pg_wal` instead of linking it.
 """
 
 import os
@@ -19,6 +20,9 @@ _NOT_NEEDED = {"log", "pg_log", "pg_stat_tmp"}
 def file_sets(data_directory: str) -> tuple[FileSet, ...]:
     """All directory trees of a cluster, the data directory first. One that cannot be read has only its path."""
     found = [FileSet(FileRole.DATA, data_directory)]
+    log = os.path.join(data_directory, "pg_wal")
+    if os.path.ismount(log):
+        found.append(FileSet(FileRole.LOG, log, "pg_wal"))
     for via, target in _links(data_directory):
         if os.path.isdir(target) and via not in _NOT_NEEDED:
             role = FileRole.LOG if via == "pg_wal" else _PLACES[os.path.dirname(via)]
