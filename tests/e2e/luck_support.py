@@ -287,6 +287,12 @@ def replica_of(world: World, target: str) -> Iterator[str]:
         world.run("replica", "delete", replica, "--yes")
 
 
+def add_table(cluster: Cluster, name: str) -> None:
+    """Make a table of its database `postgres`."""
+    with cluster.connect(autocommit=True) as connection:
+        connection.execute(f"CREATE TABLE {name} AS SELECT generate_series(1, 1000) AS n")
+
+
 def tables(cluster: Cluster) -> list[str]:
     """The tables of its database `postgres`."""
     with cluster.connect() as connection:
