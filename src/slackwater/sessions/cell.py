@@ -49,6 +49,8 @@ class Cell:
         credentials: dict[str, dict[str, Credentials]] = {}
         for specification in self.specifications[0]:
             for ref, how in specification.credentials.items():
+                if how == Credentials():
+                    continue  # says nothing, and must not undo what another specification says of the same component
                 credentials.setdefault(ref.writer, {})[ref.name] = how
         return LocalHost(
             owner=self.places.owner(create=self.writing),
