@@ -137,7 +137,8 @@ def holders(device: int, exclude: frozenset[int] = frozenset()) -> tuple[Holder,
     for pid in _pids():
         if pid not in skip and (command := command_of(pid)):
             for path, how, writing in _held(pid, device):
-                if not ancestors(pid) & exclude:
+                line = ancestors(pid)
+                if line and not line & exclude:  # no line: it has ended meanwhile, and holds nothing any more
                     found[Holder(pid, command, path, how, writing)] = None
     return tuple(found)
 
