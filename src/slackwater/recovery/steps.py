@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
+import anyio
+
 from slackwater.errors import RefusedError, SlackwaterError
 from slackwater.journal.effects import Effect
 from slackwater.journal.journal import Decision, Journal
@@ -138,7 +140,8 @@ async def recover(
             confirm = partial(hands.writers[each.ref.writer].confirm, timeout_s=order.timeout_s)
             reached[each.ref] = {**expected[each.ref], **await wait_in_thread(confirm, each, expected[each.ref])}
     downtime_ms = (hands.clock.boot_s() - began_s) * 1000
-    with story.phase(Phase.RECORD):
+    # Proven, and in use: a request to stop comes too late to take back what it has acknowledged since.
+    with anyio.CancelScope(shield=True), story.phase(Phase.RECORD):
         await ahead.make((*steps.settle, *steps.seal))
         undo = await in_thread(record_aside, undo_document(order, steps, session, owner, stopped), hands, journal)
     return Recovered(undo, round(downtime_ms, 3), reached)
