@@ -101,12 +101,20 @@ class Host(Protocol):
         ...
 
     async def recover(self, session: str, order: RecoveryOrder, story: Story, *, learnt: Learnt) -> Recovered:
-        """Put the application back on a replica.
+        """Put the application back on a replica, up to the proof that it is back.
 
         `learnt` is called before the switch with what later recoveries of the components have to know.
 
         Raises:
             SlackwaterError: it failed; `undo` puts everything back to where it was.
+        """
+        ...
+
+    async def complete(self, recovered: Recovered) -> BackupComponents:
+        """Put in order what is left when the application is proven; returns the undo replica's document. Idempotent.
+
+        Raises:
+            PartialError: not all of it could be done; nothing is taken back.
         """
         ...
 

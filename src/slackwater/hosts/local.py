@@ -21,7 +21,16 @@ from slackwater.model.replica import BackupComponents, ComponentRecord, FoundRep
 from slackwater.model.storage import Room, Volume
 from slackwater.providers.contract import Exchange, Provider
 from slackwater.recovery import checks
-from slackwater.recovery.steps import Hands, Learnt, Recovered, RecoveryOrder, plan_steps, record_aside, recover
+from slackwater.recovery.steps import (
+    Hands,
+    Learnt,
+    Recovered,
+    RecoveryOrder,
+    complete,
+    plan_steps,
+    record_aside,
+    recover,
+)
 from slackwater.system import cgroups, processes
 from slackwater.system.clock import SYSTEM_CLOCK, Clock
 from slackwater.system.crew import in_thread, side_by_side
@@ -176,6 +185,10 @@ class LocalHost:
     async def recover(self, session: str, order: RecoveryOrder, story: Story, *, learnt: Learnt) -> Recovered:
         """Switch."""
         return await recover(order, session, self.owner, self._hands, self._journal, story, learnt)
+
+    async def complete(self, recovered: Recovered) -> BackupComponents:
+        """Settle and seal."""
+        return await in_thread(complete, recovered, self._hands, self._journal)
 
     async def delete(self, document: BackupComponents) -> None:
         """Delete copies, each by the provider that made it."""

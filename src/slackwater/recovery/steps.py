@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
-import anyio
-
-from slackwater.errors import RefusedError, SlackwaterError
+from slackwater.errors import PartialError, RefusedError, SlackwaterError
 from slackwater.journal.effects import Effect
 from slackwater.journal.journal import Decision, Journal
 from slackwater.model.component import Component, ComponentRef
@@ -76,6 +74,7 @@ class Recovered:
     """An application that is back, and what was set aside for it."""
 
     undo: BackupComponents
+    """Without the facts of its copies, until they are sealed."""
     downtime_ms: float
     reached: Mapping[ComponentRef, Facts]
 
@@ -109,9 +108,10 @@ def _rolls(order: RecoveryOrder) -> bool:
 async def recover(
     order: RecoveryOrder, session: str, owner: str, hands: Hands, journal: Journal, story: Story, learnt: Learnt
 ) -> Recovered:
-    """Put the application back on the replica.
+    """Put the application back on the replica, up to the proof that it is back; `complete` does the rest.
 
-    When it raises, the caller undoes the session by its journal: the application is then where it was.
+    When it raises, the caller undoes the session by its journal: the application is then where it was. When it has
+    returned, nothing may be taken back any more: the application acknowledges.
 
     Raises:
         SlackwaterError: a step failed, or the application did not recover as it had to.
@@ -140,11 +140,25 @@ async def recover(
             confirm = partial(hands.writers[each.ref.writer].confirm, timeout_s=order.timeout_s)
             reached[each.ref] = {**expected[each.ref], **await wait_in_thread(confirm, each, expected[each.ref])}
     downtime_ms = (hands.clock.boot_s() - began_s) * 1000
-    # Proven, and in use: a request to stop comes too late to take back what it has acknowledged since.
-    with anyio.CancelScope(shield=True), story.phase(Phase.RECORD):
-        await ahead.make((*steps.settle, *steps.seal))
-        undo = await in_thread(record_aside, undo_document(order, steps, session, owner, stopped), hands, journal)
-    return Recovered(undo, round(downtime_ms, 3), reached)
+    return Recovered(undo_document(order, steps, session, owner, stopped), round(downtime_ms, 3), reached)
+
+
+def complete(recovered: Recovered, hands: Hands, journal: Journal) -> BackupComponents:
+    """Make what is left when the application is proven: settings removed, what was set aside sealed and described.
+
+    The same as a reconcile does for a recovery that died after its switch; idempotent.
+
+    Raises:
+        PartialError: something of it could not be done; the application is in use, and nothing of it is taken back.
+    """
+    left = [each for each in journal.finish(recovered.undo.session) if each.error]
+    if left:
+        raise PartialError(
+            f"The application is recovered, but not all is put in order: {left[0].effect}: {left[0].error}",
+            data="What it had before is set aside, whole; it is not in the catalog yet.",
+            hint="slackwater reconcile",
+        )
+    return record_aside(recovered.undo, hands, journal)
 
 
 def _prepare(order: RecoveryOrder, steps: Steps, session: str, owner: str, hands: Hands) -> dict[ComponentRef, Facts]:

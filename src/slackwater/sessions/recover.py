@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
+import anyio
+
 from slackwater.errors import NotFoundError
 from slackwater.hosts.contract import RecoveryPlan
 from slackwater.model.component import ComponentRef
@@ -112,6 +114,7 @@ async def recover(
     Raises:
         NotFoundError: no such replica, or its volume is gone.
         RefusedError: a check said no; nothing was touched.
+        PartialError: the application is recovered, and something about it could not be put in order.
         SlackwaterError: it failed; the application is where it was before.
     """
     choose(cell, target, replica, undo=undo)
@@ -122,8 +125,11 @@ async def recover(
             refuse(planned.findings)
         run.document["replica"] = chosen.id
         recovered = await cell.host.recover(run.id, planned.order, run.story, learnt=partial(_remember, run))
+        # Proven, and in use: whatever comes now is too late to take back what it acknowledges.
         run.keep(f"The application is recovered; what it had is kept as the undo replica {run.id}.")
-        cell.catalog.replicas.add(Replica(recovered.undo))
+        with anyio.CancelScope(shield=True), run.story.phase(Phase.RECORD):
+            aside = await cell.host.complete(recovered)
+            cell.catalog.replicas.add(Replica(aside))
         _remember(run, recovered.reached)
         run.document["downtime_ms"] = recovered.downtime_ms
     return RecoveryResult(
@@ -131,7 +137,7 @@ async def recover(
         specification=target,
         outcome=run.outcome,
         replica=chosen.id,
-        undo_replica=recovered.undo.session,
+        undo_replica=aside.session,
         downtime_ms=recovered.downtime_ms,
         phases=run.story.phases,
         messages=run.story.messages,

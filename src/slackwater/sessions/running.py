@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from slackwater.errors import AbortedError, BusyError, SlackwaterError
+from slackwater.errors import AbortedError, BusyError, PartialError, SlackwaterError
 from slackwater.hosts.local import require_root
 from slackwater.model.session import Outcome, Session, SessionKind
 from slackwater.sessions.cell import Cell
@@ -108,8 +108,9 @@ async def _fail(cell: Cell, session: Session, run: Run, error: BaseException) ->
         if isinstance(error, SlackwaterError)
         else {"code": "aborted" if aborted else "internal", "sentence": str(error) or type(error).__name__}
     )
+    failed = Outcome.COMPLETED_WITH_FAILURES if isinstance(error, PartialError) else Outcome.FAILED
     try:
-        _end(cell, session, run, Outcome.ABORTED if aborted else Outcome.FAILED)
+        _end(cell, session, run, Outcome.ABORTED if aborted else failed)
     except SlackwaterError as e:
         run.story.say("error", e.sentence)
 
