@@ -5,6 +5,8 @@ A forked command has its own pid, descriptors and process group and runs `cli.ma
 is no other way to strike hundreds of them within minutes. They are forked from `python -m tests.e2e.spawner`.
 """
 
+import atexit
+import gc
 import json
 import os
 import signal
@@ -161,7 +163,10 @@ def _become(arguments: list[str], output: int, complaint: int) -> None:
         os.dup2(fd, number)
     os.closerange(3, 64)
     os.chdir("/")
-    sys.exit(main(arguments))
+    status = main(arguments)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(status)  # taking down an interpreter that was copied touches, and so copies, all of its memory
 
 
 def _import_everything() -> list[Any]:
@@ -183,4 +188,5 @@ def _import_everything() -> list[Any]:
 
 if __name__ == "__main__":
     _import_everything()
+    gc.freeze()
     _serve(socket.socket(fileno=0))

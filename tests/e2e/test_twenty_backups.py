@@ -10,6 +10,7 @@ pytestmark = [pytest.mark.root, pytest.mark.postgresql]
 BACKUPS = 20
 
 
+@pytest.mark.timeout(900)
 def test_twenty_backups_of_two_volumes_recover_with_all_that_was_acknowledged() -> None:
     with new_world(volumes=2, keep=BACKUPS, writers=2) as world:
         replicas = []
