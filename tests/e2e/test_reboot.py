@@ -2,15 +2,16 @@
 """After a recovery the machine starts anew, and what its fstab mounts is what was recovered."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
 from slackwater.demo.cluster import DebianCluster
 from slackwater.demo.disk import BtrfsDisk
-from slackwater.demo.lab import Lab
+from slackwater.demo.lab import Answer, Lab
 from slackwater.system.command import run
-from tests.e2e.luck_support import MIB, add_table, tables
+from tests.e2e.luck_support import MIB, add_table, obeyed, spawned, tables
+from tests.e2e.spawner import Spawner
 from tests.platform.machine import boot
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql, pytest.mark.uml]
@@ -47,6 +48,11 @@ def lab() -> Iterator[Lab]:
 
 
 def test_a_reboot_after_a_recovery(lab: Lab) -> None:
+    with Spawner(lab.environment()) as spawner:
+        recover_and_boot(lab, lambda *words: obeyed(spawned(spawner, *words)))
+
+
+def recover_and_boot(lab: Lab, do: Callable[..., Answer]) -> None:
     disk = lab.btrfs(768 * MIB)
     disk.subvolume("pg")
     disk.subvolume("parent")
@@ -58,9 +64,9 @@ def test_a_reboot_after_a_recovery(lab: Lab) -> None:
     for cluster in clusters:
         cluster.start()
         add_table(cluster, "before")
-        lab.slackwater("backup", cluster.ref)
+        do("backup", cluster.ref)
         add_table(cluster, "later")
-        lab.slackwater("recover", cluster.ref, "--yes")
+        do("recover", cluster.ref, "--yes")
         cluster.stop()
     for target in (srv, parent, disk.path):
         disk.unmount(target)
@@ -82,7 +88,7 @@ def test_a_reboot_after_a_recovery(lab: Lab) -> None:
     disk.mount_subvolume("pg", srv)
     disk.mount_subvolume("parent", parent)
     for cluster in clusters:
-        lab.slackwater("recover", cluster.ref, "--undo", "--yes")
+        do("recover", cluster.ref, "--undo", "--yes")
         assert tables(cluster) == ["before", "later"]
         cluster.stop()
 

@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,8 @@ from slackwater.demo import oracle
 from slackwater.demo.cluster import Cluster
 from slackwater.demo.lab import Lab
 from slackwater.demo.load import Acknowledged, Load
-from tests.e2e.luck_support import MIB, in_memory, until
+from tests.e2e.luck_support import MIB, in_memory, obeyed, spawned, until
+from tests.e2e.spawner import Spawner
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql]
 
@@ -22,22 +24,28 @@ def lab() -> Iterator[Lab]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def spawner(lab: Lab) -> Iterator[Spawner]:
+    with Spawner(lab.environment()) as made:
+        yield made
+
+
 @pytest.mark.parametrize("major", [15, 17, 18])
-def test_a_lost_table_is_back_and_gone_again(lab: Lab, major: int) -> None:
+def test_a_lost_table_is_back_and_gone_again(lab: Lab, spawner: Spawner, major: int) -> None:
     path = lab.disks[0].subvolume(f"pg{major}")
     cluster: Cluster = lab.cluster(path) if major == 15 else lab.wheel_cluster(major, path)
     cluster.start()
     with Load(cluster, f"{lab.folder}/load{major}", writers=1) as load:
         load.wait(30)
         before = load.acknowledged()
-        taken = lab.slackwater("backup", cluster.ref).document
+        taken = do(spawner, "backup", cluster.ref)
         assert (taken["outcome"], taken["consistency"]) == ("completed", "application")
         load.wait(10)
         load.pause()
         with load.connect() as connection:
             connection.execute("DROP TABLE journal")
         first = timeline(cluster)
-        back = lab.slackwater("recover", cluster.ref, "--yes").document
+        back = do(spawner, "recover", cluster.ref, "--yes")
         assert back["replica"] == taken["replica"]
         whole(load, before)
         second = timeline(cluster)
@@ -46,14 +54,18 @@ def test_a_lost_table_is_back_and_gone_again(lab: Lab, major: int) -> None:
         load.wait(10)
         load.pause()
         whole(load, load.acknowledged())
-        lab.slackwater("recover", cluster.ref, "--undo", "--yes")
+        do(spawner, "recover", cluster.ref, "--undo", "--yes")
         with load.connect() as connection:
             assert connection.execute("SELECT to_regclass('journal')").fetchone() == (None,)
         assert timeline(cluster) == first, "what was set aside goes on where it was"
-        lab.slackwater("recover", cluster.ref, "--replica", str(taken["replica"]), "--yes")
+        do(spawner, "recover", cluster.ref, "--replica", str(taken["replica"]), "--yes")
         whole(load, before)
         assert timeline(cluster) > second, "no timeline is used twice"
     cluster.stop()
+
+
+def do(spawner: Spawner, *words: str) -> dict[str, Any]:
+    return obeyed(spawned(spawner, *words)).document
 
 
 def whole(load: Load, acknowledged: Acknowledged) -> None:
@@ -70,7 +82,7 @@ def timeline(cluster: Cluster) -> int:
     return int(name[:8], 16)
 
 
-def test_an_archive_that_refuses_to_overwrite_never_has_to(lab: Lab) -> None:
+def test_an_archive_that_refuses_to_overwrite_never_has_to(lab: Lab, spawner: Spawner) -> None:
     archive = f"{lab.folder}/archive"
     os.mkdir(archive)
     os.chmod(archive, 0o777)  # noqa: S103
@@ -79,10 +91,10 @@ def test_an_archive_that_refuses_to_overwrite_never_has_to(lab: Lab) -> None:
     cluster = lab.cluster(lab.disks[0].subvolume("archived"), options=options)
     cluster.start()
     write_and_archive(cluster, archive)
-    taken = lab.slackwater("backup", cluster.ref).document["replica"]
+    taken = do(spawner, "backup", cluster.ref)["replica"]
     write_and_archive(cluster, archive)
     for words in (("--yes",), ("--undo", "--yes"), ("--replica", taken, "--yes"), ("--undo", "--yes"), ("--yes",)):
-        lab.slackwater("recover", cluster.ref, *words)
+        do(spawner, "recover", cluster.ref, *words)
         write_and_archive(cluster, archive)
     assert "archive command failed" not in cluster.log_tail(10_000)
     timelines = {name[:8] for name in os.listdir(archive)}
