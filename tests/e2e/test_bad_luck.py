@@ -222,7 +222,7 @@ def test_a_wrong_password(world: World, role: str) -> None:
     # Its name comes before that of the other specification of this component, which says nothing of passwords.
     assert NAME > "locked"
     with specification(world, "locked", component=credentials(world, role, "wrong")) as locked:
-        error = world.refused("backup", locked, status=5, code="wrong-password")
+        error = world.refused("backup", locked, status=6, code="wrong-password")
         assert "password" in error["sentence"]
         assert "wrong" not in error["sentence"].replace("is wrong", "")  # it is not printed
         assert against(world.run("backup", locked, "--preview", check=False), "wrong-password")
@@ -230,7 +230,7 @@ def test_a_wrong_password(world: World, role: str) -> None:
 
 def test_a_role_without_rights(world: World, role: str) -> None:
     with specification(world, "weak", component=credentials(world, role, "right")) as weak:
-        error = world.refused("backup", weak, status=5, code="no-right")
+        error = world.refused("backup", weak, status=6, code="no-right")
         assert "GRANT pg_monitor" in error["hint"]
         with world.cluster.connect(autocommit=True) as connection:
             connection.execute(f"GRANT pg_monitor, pg_checkpoint TO {role}")

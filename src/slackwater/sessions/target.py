@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from slackwater.config import specification as specs
 from slackwater.config.specification import Specification
-from slackwater.errors import NotFoundError, RefusedError, UsageError
+from slackwater.errors import NotFoundError, RefusedError, RightsError, UsageError
 from slackwater.hosts.contract import Identified
 from slackwater.model.component import Component, ComponentRef
 from slackwater.model.facts import Finding, Severity
@@ -56,15 +56,21 @@ def _what_there_is(wanted: str, names: Sequence[str], failures: Sequence[Finding
     return "No writer found an application here. Is the server running, and are you root?"
 
 
+#: Refusals by which a writer says that it was not let in, or may not do enough.
+_NO_RIGHT = frozenset({"permission", "wrong-password", "no-password", "no-password-file", "not-admitted", "no-right"})
+
+
 def refuse(findings: Sequence[Finding]) -> None:
     """Raise when anything stands against the session.
 
     Raises:
         RefusedError: with every reason, the first one's hint and code.
+        RightsError: the same, when all of them are missing rights.
     """
     against = [each for each in findings if each.severity is Severity.REFUSAL]
     if against:
-        raise RefusedError(
+        kind = RightsError if all(each.code in _NO_RIGHT for each in against) else RefusedError
+        raise kind(
             " ".join(each.sentence for each in against),
             data="Nothing was changed.",
             hint=" ".join(dict.fromkeys(each.hint for each in against if each.hint)),
