@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from slackwater.demo.load import LoadError
+from slackwater.demo.strike import kill_in_window
 from slackwater.system import cgroups
 from slackwater.system.clock import SYSTEM_CLOCK
 from tests.e2e import strikes
@@ -185,6 +186,18 @@ def refused(world: World, command: Command, before: set[str]) -> None:
     assert (answer.status, answer.document["error"]["code"]) == (12, "deadline"), answer
     assert set(world.replicas()) == before
     world.whole("a hold that was no good, without a reconcile")
+
+
+def test_a_command_that_was_started_and_not_forked_dies_no_other_death(world: World) -> None:
+    for _ in range(TRIES):
+        with world.lab.spawn(*BACKUP) as backup:
+            if struck := kill_in_window(backup, f"{world.lab.run_dir}/guard", thaw_s=GOES_ON_S):
+                break
+    assert struck is not None
+    world.goes_on()
+    assert world.load.longest_gap_s(after=struck.at_s) < GOES_ON_S
+    assert world.lab.slackwater("reconcile").document["unmended"] == []
+    world.whole("started, and killed in its window")
 
 
 def test_a_stopped_coordinator_holds_nobody_beyond_the_deadline(world: World) -> None:

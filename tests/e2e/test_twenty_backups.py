@@ -37,16 +37,25 @@ def test_backups_of_one_volume_hold_nothing_and_recover_all_the_same() -> None:
 
 def _recover_and_undo(world: World, replica: str, *, again: bool) -> None:
     before = world.timeline()
-    undo = world.recover("--replica", replica)
-    world.goes_on(5.0)
-    world.new_timeline(replica)
-    world.holds(world.moments[replica], f"recovered from {replica}")
-    world.recover("--undo")
-    world.goes_on(5.0)
+    undo = _recover(world, replica)
+    _turn(world, "--undo")
     assert world.timeline() == before
     world.holds(world.moments[undo], f"recovery from {replica} undone")
     if again:
-        world.recover("--replica", replica)
-        world.goes_on(5.0)
-        world.new_timeline(f"{replica} again")
-        world.holds(world.moments[replica], f"recovered from {replica} again")
+        _recover(world, replica)
+
+
+def _recover(world: World, replica: str) -> str:
+    undo = _turn(world, "--replica", replica)
+    world.new_timeline(replica)
+    world.holds(world.moments[replica], f"recovered from {replica}")
+    return undo
+
+
+def _turn(world: World, *options: str) -> str:
+    """Recover with the load connected and waiting, which is quicker on a small machine, and see it go on."""
+    world.load.pause()
+    undo = world.recover(*options)
+    world.load.resume()
+    world.goes_on(5.0)
+    return undo
