@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -267,9 +268,23 @@ def release_leftovers(run_dir: str) -> list[str]:
     with suppress(SlackwaterError):
         for home in glob.glob(f"{glob.escape(kernel.root())}/{_HOME}*"):
             coordinator = home.rpartition(".")[2]
-            if coordinator.isdecimal() and not stat_of(int(coordinator)):  # so no guard is about to move in
-                _forget("", home)
+            if coordinator.isdecimal() and _ended(int(coordinator)):  # so no guard is about to move in
+                _remove_home(home)
     return said
+
+
+def _ended(pid: int) -> bool:
+    stat = stat_of(pid)
+    return stat is None or stat.dead
+
+
+def _remove_home(home: str) -> None:
+    """Remove the cgroup of a guard whose coordinator is dead; the guard itself may be about to see that and to end."""
+    ends_s = SYSTEM_CLOCK.boot_s() + _GRACE_S
+    _forget("", home)
+    while os.path.isdir(home) and SYSTEM_CLOCK.boot_s() < ends_s:
+        time.sleep(0.01)
+        _forget("", home)
 
 
 def _release_left(record: str, left: Mapping[str, Any]) -> list[str]:
