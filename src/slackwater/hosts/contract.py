@@ -137,8 +137,8 @@ class Host(Protocol):
         """Every replica that the storage shows with our tag."""
         ...
 
-    def begin(self, session: str, kind: str) -> str:
-        """Open the session in the journal; returns the identity of the process that runs it."""
+    def begin(self, session: str, kind: str, process: str) -> None:
+        """Open the session in the journal, run by the process of this identity."""
         ...
 
     async def undo(self, session: str) -> Sequence[Mended]:

@@ -197,11 +197,9 @@ class LocalHost:
 
     # -- journal ---------------------------------------------------------------------------------------------------
 
-    def begin(self, session: str, kind: str) -> str:
-        """Open the session as this process."""
-        me = processes.identity(os.getpid())
-        self._journal.begin(session, kind, me)
-        return me
+    def begin(self, session: str, kind: str, process: str) -> None:
+        """Write it down."""
+        self._journal.begin(session, kind, process)
 
     async def undo(self, session: str) -> Sequence[Mended]:
         """Undo, and settle when nothing is left."""

@@ -18,6 +18,7 @@ from slackwater.model.session import Outcome, Session, SessionKind
 from slackwater.sessions.cell import Cell
 from slackwater.sessions.reconcile import mend
 from slackwater.system.locks import SessionLock
+from slackwater.system.processes import identity
 from slackwater.system.story import Listener, Story
 
 
@@ -68,9 +69,9 @@ async def running(
     async with _abortable() as abort, _alone(cell, wait_s, story) as lock:
         for each in await mend(cell):
             story.say("note", each)
-        session = cell.catalog.sessions.begin(kind, specification, "", taken=await _taken(cell))
-        session = replace(session, process=cell.host.begin(session.id, kind))
-        cell.catalog.sessions.update(session)
+        process = identity(os.getpid())
+        session = cell.catalog.sessions.begin(kind, specification, process, taken=await _taken(cell))
+        cell.host.begin(session.id, kind, process)
         lock.note(f"session {session.id} ({kind} of {specification}), process {os.getpid()}")
         abort.meaning = "What had been begun was undone; the application goes on."
         run = Run(session.id, story, abort, save=lambda so_far: _save(cell, session, so_far))

@@ -71,8 +71,14 @@ def identity(pid: int) -> str:
 
 
 def alive(identity: str) -> bool:
-    """Say whether the process named by `identity` still runs; a dead one that nobody waited for does not."""
-    pid, start, boot = _parts(identity)
+    """Say whether the process named by `identity` still runs; a dead one that nobody waited for does not.
+
+    What is no identity names nobody who runs.
+    """
+    try:
+        pid, start, boot = _parts(identity)
+    except ValueError:
+        return False
     stat = stat_of(pid)
     return stat is not None and not stat.dead and stat.start == start and boot == _boot_id()
 

@@ -187,3 +187,8 @@ def test_processes_that_come_and_go_meanwhile_do_no_harm(shm: Path) -> None:
         for _ in range(20):
             assert steady.pid in {h.pid for h in processes.holders(shm.stat().st_dev)}
         assert processes.command_of(child.pid)
+
+
+@pytest.mark.parametrize("text", ["", "1", "1:2", "a:b:c", "1:2:3:4"])
+def test_what_is_no_identity_names_nobody_who_runs(text: str) -> None:
+    assert not processes.alive(text)
