@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -21,13 +22,18 @@ from slackwater.system.clock import SYSTEM_CLOCK
 from tests.e2e.spawner import Command, Spawner
 
 NAME = "orders"
+COPIES = ("data", "log")
+"""The volumes, and so the names of their copies."""
 GOES_ON_S = 2.0
 """How long a busy database may be silent before it counts as standing still."""
 GUESTS_STAY_S = 20.0
 """Tests of others, at the same time, may take copies of our mounts along into mount namespaces of theirs."""
 LOOK_S = 0.2
-_PASSING = ("+ mount elsewhere", "+ process /usr/bin/perl -wT /usr/bin/pg_ctlcluster")
-"""What ends by itself: guests, and Debian's command for a start, which goes on looking when the server is there."""
+_PASSING = re.compile(
+    r"\+ (mount elsewhere|cgroup slackwater-guard\.s\d|process .*/guard\.py$"
+    r"|process /usr/bin/perl -wT /usr/bin/pg_ctlcluster)"
+)
+"""What has to end by itself: guests, guards of others' tests, and Debian's command for a start, which looks on."""
 _SPECIFICATION = """\
 name = "{name}"
 [[component]]
@@ -143,7 +149,7 @@ class World:
     def whole(self, where: str) -> None:
         """Mounts, devices, subvolumes, servers, cgroups and files are those from before and those of the catalog."""
         ends_s = time.monotonic() + GUESTS_STAY_S
-        while (surplus := self.surplus()) and all(each.startswith(_PASSING) for each in surplus):
+        while (surplus := self.surplus()) and all(map(_PASSING.match, surplus)):
             assert time.monotonic() < ends_s, f"{where}: {surplus}"
             time.sleep(LOOK_S)
         assert not surplus, f"{where}: {surplus}"
@@ -195,7 +201,7 @@ def new_world(*, volumes: int, keep: int, writers: int = 1, debian: bool = False
     try:
         with Lab(folder) as lab, Spawner(lab.environment()) as spawner:
             disk = lab.btrfs()
-            places = [disk.subvolume(name) for name in ("data", "log")[:volumes]]
+            places = [disk.subvolume(name) for name in COPIES[:volumes]]
             data, log = places[0], places[1] if volumes > 1 else None
             cluster: Cluster = lab.cluster(data, log) if debian else lab.wheel_cluster(18, data, log)
             cluster.start()
