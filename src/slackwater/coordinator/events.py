@@ -82,6 +82,7 @@ async def take(plan: Plan, session: str, parts: Parts, story: Story, *, accept_c
             entries = parts.journal.intend(session, snapshots)
             await warm(max(len(plan.volumes), len(plan.components)))
         created, window = await _window(plan, parts, story, commits, guard)
+        await in_thread(_still_stopped, plan, parts)
     for effect in reversed(gathered):
         await in_thread(parts.journal.revert, session, effect)
     facts = [await in_thread(snapshot.make) for snapshot in snapshots]
@@ -127,6 +128,18 @@ def _prepare_hold(plan: Plan, session: str, parts: Parts, opened: ExitStack) -> 
             cgroups.append(cgroup)
             gathered += effects
     return opened.enter_context(parts.arm(session, cgroups, plan.limits)), gathered
+
+
+def _still_stopped(plan: Plan, parts: Parts) -> None:
+    """What was stopped when the plan was made, and was not held, must not have been started meanwhile."""
+    for component in plan.components:
+        if not component.running and parts.writer(component).processes(component):
+            raise SlackwaterError(
+                f"{component.ref} was started while it was copied as a stopped one.",
+                data="It goes on, and nothing was kept.",
+                hint="Run it again.",
+                code="started",
+            )
 
 
 async def _window(

@@ -4,6 +4,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from slackwater.coordinator import events
 from slackwater.coordinator.plan import make_plan
@@ -13,11 +14,12 @@ from slackwater.hosts import survey
 from slackwater.hosts.contract import Identified, Planned, Reconciled, RecoveryPlan
 from slackwater.hosts.plugins import load_providers, load_writers
 from slackwater.journal.effects import Effect, EffectKinds
-from slackwater.journal.journal import Decision, Journal, Mended, OpenSession
+from slackwater.journal.journal import Decision, EffectState, Journal, Mended, OpenSession
 from slackwater.model.component import Component, ComponentRef, Credentials
 from slackwater.model.facts import Facts, Finding
 from slackwater.model.plan import Limits, Plan
 from slackwater.model.replica import BackupComponents, ComponentRecord, FoundReplica, Replica, ReplicaKind
+from slackwater.model.session import SessionKind
 from slackwater.model.storage import Room, Volume
 from slackwater.providers.contract import Exchange, Provider
 from slackwater.recovery import checks
@@ -203,8 +205,14 @@ class LocalHost:
 
     async def undo(self, session: str) -> Sequence[Mended]:
         """Undo, and settle when nothing is left."""
-        self._journal.decide(session, Decision.UNDO)
-        mended = await in_thread(self._journal.undo, session)
+        (opened,) = [each for each in self._journal.open_sessions() if each.id == session]
+        try:
+            self._journal.decide(session, Decision.UNDO)
+        except SlackwaterError:
+            # With a full disk nothing can be decided any more; what has not decided is undone anyway, now and later.
+            if opened.decision is not Decision.OPEN:
+                raise
+        mended = await in_thread(partial(self._journal.undo, session, strictly=_stands_on_itself(opened)))
         if not any(each.error for each in mended):
             self._journal.settle(session)
         return mended
@@ -226,27 +234,46 @@ class LocalHost:
     async def reconcile(self) -> Sequence[Reconciled]:
         """Mend one dead session after the other, oldest first."""
         return [
-            await in_thread(self._mend, each)
+            await in_thread(self._mend_or_say, each)
             for each in self._journal.open_sessions()
             if not processes.alive(each.process)
         ]
+
+    def _mend_or_say(self, cut_off: OpenSession) -> Reconciled:
+        """Mend one; what cannot even be looked at (a filesystem that is gone) keeps nobody else from being mended."""
+        try:
+            return self._mend(cut_off)
+        except (SlackwaterError, OSError) as e:
+            mended = Mended(cut_off.id, "look at what it had made", cut_off.decision, str(e), done=False)
+            return Reconciled(cut_off.id, cut_off.kind, (mended,))
 
     def _mend(self, cut_off: OpenSession) -> Reconciled:
         if cut_off.decision is Decision.OPEN:
             decision = Decision.FINISH if self._switched(cut_off.id) else Decision.UNDO
             self._journal.decide(cut_off.id, decision)
             cut_off = replace(cut_off, decision=decision)
-        if cut_off.decision is Decision.UNDO:
-            mended, document = self._journal.undo(cut_off.id), None
-        else:
+        mended, document = [], None
+        if cut_off.decision is Decision.FINISH:
             mended = self._journal.finish(cut_off.id)
             document = self._document(cut_off.id)
+            if self._did_not_start(cut_off.id, mended):
+                self._journal.decide(cut_off.id, Decision.UNDO)
+                cut_off, document = replace(cut_off, decision=Decision.UNDO), None
+        if cut_off.decision is Decision.UNDO:
+            mended = self._journal.undo(cut_off.id, strictly=_stands_on_itself(cut_off))
         whole = Reconciled(cut_off.id, cut_off.kind, tuple(mended), document)
         if whole.whole and document is not None and document.kind is ReplicaKind.UNDO:
             whole = replace(whole, document=record_aside(document, self._hands, self._journal))
         if whole.whole:
             self._journal.settle(cut_off.id)
         return whole
+
+    def _did_not_start(self, session: str, mended: Sequence[Mended]) -> bool:
+        """Whether a recovery cannot be finished because its application does not start: then it is taken back."""
+        if not any(each.error and not each.done for each in mended):
+            return False
+        pending = [entry.kind for entry in self._journal.entries(session) if entry.state is EffectState.INTENT]
+        return bool(pending) and pending[0].endswith(".start")
 
     def _document(self, session: str) -> BackupComponents | None:
         """The document that lies beside a session's copies."""
@@ -272,6 +299,11 @@ class LocalHost:
 
     def _providers_of(self, document: BackupComponents) -> list[Provider]:
         return [self._provider(name) for name in sorted({copy.volume.provider for copy in document.copies})]
+
+
+def _stands_on_itself(session: OpenSession) -> bool:
+    """Whether the effects of a session stand on each other, so that an undo must not go on past a failure."""
+    return session.kind == SessionKind.RECOVERY
 
 
 def _volume_at(provider: Provider, path: str) -> Volume | None:

@@ -79,6 +79,8 @@ class Mended:
     effect: str
     action: Decision
     error: str = ""
+    done: bool = True
+    """False when the effect itself could not be mended; an error beside True means that this could not be recorded."""
 
 
 class Journal:
@@ -186,18 +188,19 @@ class Journal:
 
     # -- mending ---------------------------------------------------------------------------------------------------
 
-    def mend(self, session: OpenSession) -> list[Mended]:
-        """Bring a session that was cut off to its end, as it had decided; settle it when nothing failed."""
-        finish = session.decision is Decision.FINISH
-        mended = self.finish(session.id) if finish else self.undo(session.id)
-        if not any(each.error for each in mended):
-            self.settle(session.id)
-        return mended
+    def undo(self, session: str, *, strictly: bool = False) -> list[Mended]:
+        """Undo everything that the session made or may have made, last first.
 
-    def undo(self, session: str) -> list[Mended]:
-        """Undo everything that the session made or may have made, last first. One failure does not stop the others."""
-        open_entries = [entry for entry in self.entries(session) if entry.state is not EffectState.UNDONE]
-        return [self._mend(entry, Decision.UNDO) for entry in reversed(open_entries)]
+        One failure does not stop the others, unless `strictly`: the effects of a recovery stand on each other, and with
+        one volume back and the other not, nothing may be started. The next call goes on from there.
+        """
+        story: list[Mended] = []
+        for entry in reversed(self.entries(session)):
+            if entry.state is not EffectState.UNDONE:
+                story.append(self._mend(entry, Decision.UNDO))
+                if strictly and not story[-1].done:
+                    break
+        return story
 
     def finish(self, session: str) -> list[Mended]:
         """Make everything that the session had meant and not done, in order; stops at the first failure."""
@@ -213,15 +216,19 @@ class Journal:
         effect = self._kinds.load(entry.kind, entry.fields)
         if effect is None:
             missing = f"nothing installed here knows effects of the kind {entry.kind}"
-            return Mended(entry.session, entry.kind, action, missing)
+            return Mended(entry.session, entry.kind, action, missing, done=False)
+        done = False
         try:
             if action is Decision.UNDO:
                 effect.undo()
+                done = True
                 self._write("UPDATE effect SET state = 'undone' WHERE id = ?", (entry.id,))
             else:
-                self.done(entry.id, effect.make())
+                facts = effect.make()
+                done = True
+                self.done(entry.id, facts)
         except Exception as e:  # noqa: BLE001  # whatever it is, it must not keep the other effects from being mended
-            return Mended(entry.session, effect.describe(), action, str(e))
+            return Mended(entry.session, effect.describe(), action, str(e), done=done)
         return Mended(entry.session, effect.describe(), action)
 
     # -- reading ---------------------------------------------------------------------------------------------------

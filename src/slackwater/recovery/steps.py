@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
-from slackwater.errors import PartialError, RefusedError, SlackwaterError
+from slackwater.errors import PartialError, SlackwaterError
 from slackwater.journal.effects import Effect
 from slackwater.journal.journal import Decision, Journal
 from slackwater.model.component import Component, ComponentRef
@@ -211,9 +211,9 @@ def _nobody_else(order: RecoveryOrder, hands: Hands) -> None:
         found += hands.providers[volume.provider].check_recovery(volume, frozenset(), beside)
     for finding in found:
         if finding.severity is Severity.REFUSAL:
-            raise RefusedError(
+            raise SlackwaterError(
                 finding.sentence,
-                data="The application was stopped and is started again on the data it had; nothing was switched.",
+                data="Nothing was switched; the application was stopped, and is started again on the data it had.",
                 hint=finding.hint,
                 code=finding.code,
             )

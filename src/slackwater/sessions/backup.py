@@ -125,7 +125,7 @@ async def _record(
     for finding in document_warnings(document):
         run.story.say("warning", finding)
     try:
-        return await rotate(cell, specification.name, specification.replica.keep)
+        return await rotate(cell, specification.name, specification.replica.keep, made=document.session)
     except SlackwaterError as e:
         run.outcome = Outcome.COMPLETED_WITH_FAILURES
         run.story.say("error", f"The replica is good; rotation failed: {e.sentence}")

@@ -122,13 +122,16 @@ def forget(cell: Cell, session: str) -> None:
 
 
 async def _adopt(cell: Cell) -> tuple[str, ...]:
-    """Take into the catalog what is whole on the storage."""
+    """Take into the catalog what is whole on the storage, as it was made."""
     known = {each.id for each in cell.catalog.replicas.list()}
     open_sessions = set(cell.host.pending())
     adopted = []
     for found in await cell.host.found():
-        if found.document and found.session not in known and found.session not in open_sessions:
-            cell.catalog.replicas.add(Replica(found.document))
+        if found.document is None or found.session in known or found.session in open_sessions:
+            continue
+        replica = Replica(found.document)
+        if not await cell.host.missing(replica):
+            cell.catalog.replicas.add(replica)
             known.add(found.session)
             adopted.append(found.session)
     return tuple(adopted)

@@ -11,10 +11,14 @@ from slackwater.sessions.running import running
 from slackwater.system.story import Listener
 
 
-async def rotate(cell: Cell, specification: str, keep: int) -> tuple[Decision, ...]:
-    """Delete what a specification's rotation does not keep; each decision with its reason."""
+async def rotate(cell: Cell, specification: str, keep: int, *, made: str) -> tuple[Decision, ...]:
+    """Delete what a specification's rotation does not keep; each decision with its reason.
+
+    The replica that was just `made` stays, whatever the clock says of it: it is the one that is known to be good.
+    """
     replicas = {each.id: each for each in cell.catalog.replicas.list(specification=specification)}
-    decisions = decide(list(replicas.values()), keep)
+    decided = decide(list(replicas.values()), keep)
+    decisions = tuple(Decision(made, True, "just made") if each.replica == made else each for each in decided)
     for decision in decisions:
         if not decision.keep:
             await forget(cell, replicas[decision.replica])

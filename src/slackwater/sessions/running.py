@@ -100,7 +100,10 @@ async def _fail(cell: Cell, session: Session, run: Run, error: BaseException) ->
         for each in await cell.host.undo(run.id):
             if each.error:
                 run.story.say("error", f"Not undone yet: {each.effect}: {each.error}")
-                run.abort.meaning = "Not everything could be undone; the next `slackwater reconcile` goes on with it."
+                run.abort.meaning = f"This could not be undone yet, and what comes before it waits: {each.effect}."
+                if isinstance(error, SlackwaterError):
+                    error.data = run.abort.meaning
+                    error.hint = f"Remove what stands against it ({each.error}), then: slackwater reconcile"
     if isinstance(error, SlackwaterError):
         error.data = error.data or run.abort.meaning
         error.hint = error.hint or f"slackwater session show {run.id}"

@@ -91,22 +91,35 @@ def test_undo_goes_backwards_and_one_failure_stops_nothing(journal: Journal, tmp
     assert [each.effect for each in journal.undo("s1")] == ["be stubborn"]
 
 
-def test_a_decided_session_is_finished_and_settled(journal: Journal, tmp_path: Path) -> None:
-    journal.intend("s1", [Touch(str(tmp_path / "a")), Touch(str(tmp_path / "b"))])
+def test_what_was_decided_is_finished_in_order(journal: Journal, tmp_path: Path) -> None:
+    journal.run("s1", Touch(str(tmp_path / "a")))
+    journal.intend("s1", [Touch(str(tmp_path / "b")), Touch(str(tmp_path / "c"))])
     journal.decide("s1", Decision.FINISH)
     (cut_off,) = journal.open_sessions()
-    assert [each.action for each in journal.mend(cut_off)] == [Decision.FINISH, Decision.FINISH]
-    assert (tmp_path / "a").exists()
-    assert (tmp_path / "b").exists()
+    assert cut_off.decision is Decision.FINISH
+    assert [(each.effect, each.action) for each in journal.finish("s1")] == [
+        (f"touch {tmp_path}/b", Decision.FINISH),
+        (f"touch {tmp_path}/c", Decision.FINISH),
+    ]
+    assert (tmp_path / "c").exists()
+    assert journal.finish("s1") == []
+    journal.settle("s1")
     assert journal.open_sessions() == []
     assert journal.entries("s1") == []
 
 
-def test_an_unmended_session_stays_open(journal: Journal) -> None:
-    journal.run("s1", Stubborn("x"))
-    (cut_off,) = journal.open_sessions()
-    assert journal.mend(cut_off)[0].error == "No."
-    assert [each.id for each in journal.open_sessions()] == ["s1"]
+def test_a_strict_undo_stops_at_a_failure_and_goes_on_from_there(journal: Journal, tmp_path: Path) -> None:
+    """One volume is back and the other is not: what was stopped before must not be started now."""
+    journal.run("s1", Touch(str(tmp_path / "stopped")))
+    journal.run("s1", Stubborn("held"))
+    journal.run("s1", Touch(str(tmp_path / "last")))
+    for again in range(2):
+        mended = journal.undo("s1", strictly=True)
+        assert [each.done for each in mended] == ([True, False] if not again else [False])
+        assert (tmp_path / "stopped").exists()
+        assert not (tmp_path / "last").exists()
+    assert [each.done for each in journal.undo("s1")] == [False, True]
+    assert not (tmp_path / "stopped").exists()
 
 
 def test_an_effect_that_nobody_knows_is_kept_and_named(tmp_path: Path) -> None:

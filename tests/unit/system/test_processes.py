@@ -189,6 +189,24 @@ def test_processes_that_come_and_go_meanwhile_do_no_harm(shm: Path) -> None:
         assert processes.command_of(child.pid)
 
 
+def test_who_only_looks_in_passing_does_not_last_and_who_goes_from_file_to_file_does(shm: Path) -> None:
+    passing = "import os, sys, time; fd = os.open(sys.argv[1], 0); print(1, flush=True); time.sleep(0.1); os.close(fd)"
+    roaming = (
+        "import itertools, os, sys\n"
+        "print(1, flush=True)\n"
+        "fd = -1\n"
+        "for n in itertools.cycle('abc'):\n"
+        "    last, fd = fd, os.open(sys.argv[1] + n, os.O_CREAT)\n"
+        "    last >= 0 and os.close(last)\n"
+    )
+    device = shm.stat().st_dev
+    with python(passing + "; sys.stdin.read()", str(shm)) as child, python(roaming, f"{shm}/") as stays:
+        assert child.pid in {each.pid for each in processes.holders(device)}
+        lasting = {each.pid for each in processes.lasting_holders(device)}
+        assert child.pid not in lasting
+        assert stays.pid in lasting
+
+
 @pytest.mark.parametrize("text", ["", "1", "1:2", "a:b:c", "1:2:3:4"])
 def test_what_is_no_identity_names_nobody_who_runs(text: str) -> None:
     assert not processes.alive(text)

@@ -55,15 +55,17 @@ class Snapshot(Place):
         return f"take a read-only snapshot of the subvolume {self.subvolume} as {self.path(self.name)}"
 
     def make(self) -> Facts:
-        """Take it, unless the window's commit has done so; then only read what was made."""
+        """Read what the window's commit has made.
+
+        Raises:
+            RefusedError: it is not there, or another lies in its place. A later one is never taken instead: it would
+                show another moment than the rest of the set.
+        """
         with (
             explained(self.describe(), "The live data was not touched."),
             self.top() as top,
             self.required(top) as place,
         ):
-            if btrfs.subvolume_at(self.name, place) is None:
-                with self.ready(top) as order:
-                    btrfs.snapshot(place, order)
             # Also settles the removal of files that were open and deleted at the instant, which would show as a change.
             btrfs.commit(top)
             return facts_of(self._mine(place, read_only=True))
@@ -341,7 +343,7 @@ def _refuse_mounted(filesystem: str, path: str) -> None:
 
 def _refuse_held(top: int, path: str) -> None:
     # A process keeps what it has open over an exchange: it would go on writing into what was set aside.
-    held = processes.holders(os.stat(path, dir_fd=top).st_dev)
+    held = processes.lasting_holders(os.stat(path, dir_fd=top).st_dev)
     if held:
         raise RefusedError(
             f"{held[0].command} (pid {held[0].pid}) holds {held[0].path} on the subvolume {path}.",
