@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract of a writer: the part that speaks for one kind of application.
 
-A writer is one file with one class, found through the entry point group `slackwater.writers` and made with nothing
-but `credentials`. Its methods are plain and blocking; the coordinator runs them in threads, watches their deadlines and may
+A writer is one file with one class, found through the entry point group `slackwater.writers` and made with nothing but
+`credentials`. Its methods are plain and blocking; the coordinator runs them in threads, watches their deadlines and may
 call them in any process of ours, so a writer keeps nothing in memory between two of them.
 
 Order of a backup: `identify` (any time, any number of times) → `prepare` → `freeze` → *the instant* → `thaw` →
