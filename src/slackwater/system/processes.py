@@ -6,6 +6,7 @@ other users show their name and their parent, but not what they hold.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _WRITING = os.O_WRONLY | os.O_RDWR
 #: How often the processes are counted again before a tree that never stands still is taken as it is.
 _COUNTS = 10
+_PASSING_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,20 @@ def holders(device: int, exclude: frozenset[int] = frozenset()) -> tuple[Holder,
                 if line and not line & exclude:  # no line: it has ended meanwhile, and holds nothing any more
                     found[Holder(pid, command, path, how, writing)] = None
     return tuple(found)
+
+
+def lasting_holders(device: int, exclude: frozenset[int] = frozenset()) -> tuple[Holder, ...]:
+    """Find the holders, as `holders` does, that do not let go within a third of a second.
+
+    Who only looks in passing, as a monitor or a `slackwater discover` that reads a server's lock file, is none.
+    """
+    found = holders(device, exclude)
+    ends_s = time.monotonic() + _PASSING_S
+    while found and time.monotonic() < ends_s:
+        time.sleep(_PASSING_S / 10)
+        staying = {each.pid for each in holders(device, exclude)}
+        found = tuple(each for each in found if each.pid in staying)
+    return found
 
 
 def _held(pid: int, device: int) -> Iterator[tuple[str, str, bool]]:

@@ -190,18 +190,22 @@ def test_processes_that_come_and_go_meanwhile_do_no_harm(shm: Path) -> None:
 
 
 def test_who_only_looks_in_passing_does_not_last_and_who_goes_from_file_to_file_does(shm: Path) -> None:
-    passing = "import os, sys, time; fd = os.open(sys.argv[1], 0); print(1, flush=True); time.sleep(0.1); os.close(fd)"
+    passing = "import os, sys; fd = os.open(sys.argv[1], 0); print(1, flush=True); sys.stdin.readline(); os.close(fd)"
     roaming = (
-        "import itertools, os, sys\n"
+        "import itertools, os, sys, time\n"
+        "fd = os.open(sys.argv[1] + 'a', os.O_CREAT)\n"
         "print(1, flush=True)\n"
-        "fd = -1\n"
-        "for n in itertools.cycle('abc'):\n"
+        "for n in itertools.cycle('ba'):\n"
         "    last, fd = fd, os.open(sys.argv[1] + n, os.O_CREAT)\n"
-        "    last >= 0 and os.close(last)\n"
+        "    os.close(last)\n"
+        "    time.sleep(0.02)\n"
     )
     device = shm.stat().st_dev
     with python(passing + "; sys.stdin.read()", str(shm)) as child, python(roaming, f"{shm}/") as stays:
+        assert child.stdin is not None
         assert child.pid in {each.pid for each in processes.holders(device)}
+        child.stdin.write("go\n")
+        child.stdin.flush()
         lasting = {each.pid for each in processes.lasting_holders(device)}
         assert child.pid not in lasting
         assert stays.pid in lasting

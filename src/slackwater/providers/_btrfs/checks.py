@@ -289,7 +289,7 @@ def _follows(theirs: mounts.Mount, their_table: Sequence[mounts.Mount], scene: S
 
 def _held(scene: Scene, pids: frozenset[int]) -> Iterator[Finding]:
     named: set[int] = set()
-    for holder in processes.holders(scene.device, exclude=pids):
+    for holder in processes.lasting_holders(scene.device, exclude=pids):
         if holder.pid not in named:
             named.add(holder.pid)
             yield _refusal(
