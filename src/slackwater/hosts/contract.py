@@ -55,7 +55,6 @@ class Reconciled:
     mended: tuple[Mended, ...]
     document: BackupComponents | None = None
     """The replica that it finished, if it had come so far."""
-    reached: Mapping[ComponentRef, Facts] | None = None
 
     @property
     def whole(self) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from slackwater.model.component import Component, ComponentRef, FileSet
-from slackwater.model.facts import Facts, Finding, Severity
+from slackwater.model.facts import Finding, Severity
 from slackwater.model.storage import Volume
 
 
@@ -77,4 +77,3 @@ class Window:
     """From the order to freeze to the answer that everything moves again."""
     held_ms: float = 0.0
     """From the moment the last process stood still to the order to release."""
-    facts: Facts | None = None

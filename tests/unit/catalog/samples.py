@@ -40,7 +40,7 @@ def replica(
         hold=Hold.ATOMIC,
         reason=reason,
         consistency=Consistency.APPLICATION,
-        window=Window(1.5, 0.5, {"frozen": True}),
+        window=Window(1.5, 0.5),
         components=(ComponentRecord(component, {"lsn": "0/16B3748"}, {"/etc/postgresql/x.conf": "port = 5432\n"}),),
         copies=(ShadowCopy(volume, ".slackwater/2026-11-22-1/pg", {"generation": 12}),),
     )
