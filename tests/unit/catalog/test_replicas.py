@@ -27,7 +27,7 @@ copies = st.builds(ShadowCopy, volume=st.builds(Volume, facts=facts), facts=fact
 documents = st.builds(
     BackupComponents,
     created=st.datetimes(timezones=st.just(UTC)),
-    window=st.builds(Window, numbers, numbers, st.none() | facts),
+    window=st.builds(Window, numbers, numbers),
     components=st.lists(records, max_size=3).map(tuple),
     copies=st.lists(copies, max_size=3).map(tuple),
 )
