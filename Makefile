@@ -27,7 +27,7 @@ demo: venv system ## a busy database, a backup, a disaster, a recovery, and its 
 	@$(VENV)/bin/slackwater demo
 
 test: venv system ## all tests; what cannot run here is skipped and listed, or fails where CI=true
-	@packaging/tests
+	@$(VENV)/bin/pytest
 
 lint: venv ## style, types, and who may import whom
 	@$(VENV)/bin/ruff check

@@ -282,7 +282,11 @@ def test_ctrl_c_before_a_session_is_an_abort(
         return object()
 
     monkeypatch.setattr("slackwater.cli.doctor.open_cell", interrupt)
-    assert main(["doctor"]) == 1
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        assert main(["doctor"]) == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "Stopped on request" in capsys.readouterr().err
 
 
