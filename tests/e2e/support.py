@@ -30,7 +30,7 @@ GUESTS_STAY_S = 20.0
 """Tests of others, at the same time, may take copies of our mounts along into mount namespaces of theirs."""
 LOOK_S = 0.2
 _PASSING = re.compile(
-    r"\+ (mount elsewhere|cgroup slackwater-guard\.s\d|process .*/guard\.py$"
+    r"\+ (mount elsewhere|cgroup slackwater|process .*/guard\.py$"
     r"|process /usr/bin/perl -wT /usr/bin/pg_ctlcluster)"
 )
 """What has to end by itself: guests, guards of others' tests, and Debian's command for a start, which looks on."""
@@ -42,6 +42,7 @@ instance = "{instance}"
 [replica]
 keep = {keep}
 [options]
+freeze_timeout = "20s"
 hold_timeout = "1s"
 """
 _DOCUMENTS = ("RECOVER.txt", "components.json")

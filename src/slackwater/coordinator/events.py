@@ -191,6 +191,7 @@ async def _commit(commits: Sequence[Commit]) -> None:
         raise SlackwaterError(
             f"The snapshot could not be taken: {e.strerror or e}.",
             data="The application goes on, and nothing was kept.",
+            hint="`slackwater status` shows the room that is left; `slackwater replica delete ID` makes more.",
             code="snapshot",
         ) from e
 
