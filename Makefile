@@ -4,10 +4,15 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
+MINUTES ?= 60
+SEED ?=
+ROUNDS ?= 20
+# One more than the processors have to do: tests wait for disks, deadlines and each other.
+WORKERS ?= $(shell echo $$(($$(nproc) * 3 / 2)))
 export DEBIAN_FRONTEND := noninteractive
 
 .DEFAULT_GOAL := help
-.PHONY: help venv system demo test lint install uninstall
+.PHONY: help venv system demo test chaos rounds simulate reliability lint install uninstall
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -27,7 +32,19 @@ demo: venv system ## a busy database, a backup, a disaster, a recovery, and its 
 	@$(VENV)/bin/slackwater demo
 
 test: venv system ## all tests; what cannot run here is skipped and listed, or fails where CI=true
-	@$(VENV)/bin/pytest
+	@$(VENV)/bin/pytest --tx '$(WORKERS)*popen//python=tests/isolated' --dist loadfile --no-loadscope-reorder
+
+chaos: venv system ## faults at random moments, MINUTES=60 of them, until something is not as it must be; SEED= (root)
+	@tests/isolated -m tests.matrix.chaos --minutes $(MINUTES) --seed '$(SEED)'
+
+rounds: venv system ## backups, mistakes and lost disks in a row on one database, ROUNDS=20 of them on each layout, with each archive (root)
+	@SLACKWATER_ROUNDS=$(ROUNDS) tests/isolated -m pytest -p no:xdist -q -s tests/e2e/test_roll_forward_twenty.py tests/e2e/test_roll_forward_archives.py
+
+simulate: venv ## thousands of sessions a minute on a simulated host with faults, for MINUTES=, or one world of SEED=
+	@$(VENV)/bin/python -m tests.simulation $(if $(SEED),$(SEED),--minutes $(MINUTES))
+
+reliability: venv ## write docs/reliability.md from what the last runs of the tests have seen
+	@$(VENV)/bin/python docs/reliability.py
 
 lint: venv ## style, types, and who may import whom
 	@$(VENV)/bin/ruff check

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from slackwater.demo.lab import Lab
 from slackwater.demo.load import Load
-from slackwater.system import btrfs
+from slackwater.system import btrfs, files
 
 
 def timed_ms(call: Callable[[], object]) -> float:
@@ -29,7 +29,7 @@ def raw_snapshot_ms(disk: str, volume: str, number: int) -> float:
     """One bare snapshot ioctl, descriptors open and dirty pages written back, as our window has it."""
     directory, source = (os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (disk, volume))
     try:
-        btrfs.write_back(source)
+        files.write_back(source)
         order = btrfs.snapshot_order(source, f"raw-{number}", read_only=True)
         return timed_ms(lambda: btrfs.snapshot(directory, order))
     finally:

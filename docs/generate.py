@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: INP001  # a script, and no package
-"""Write the reference pages that come from the code: `docs/reference/cli.md` and `docs/reference/exit-statuses.md`.
+"""Write the reference pages that come from the code: `cli.md`, `exercise-events.md` and `exit-statuses.md`.
 
 Run it after a change to the command line: `python docs/generate.py`. A test holds the pages against the code.
 """
@@ -12,6 +12,7 @@ import typer
 
 from slackwater.cli.app import error_classes, meaning
 from slackwater.cli.main import app
+from slackwater.hosts import exercise
 
 _REFERENCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "reference")
 _WIDTH = 80
@@ -19,7 +20,7 @@ _HEAD = "<!-- Made by docs/generate.py from the code; edit there. -->\n\n"
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write them."""
     for name, text in pages().items():
         with open(os.path.join(_REFERENCE, name), "w", encoding="utf-8") as f:
             f.write(text)
@@ -27,7 +28,7 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """The pages by file name."""
-    return {"cli.md": command_page(), "exit-statuses.md": status_page()}
+    return {"cli.md": command_page(), "exercise-events.md": event_page(), "exit-statuses.md": status_page()}
 
 
 def command_page() -> str:
@@ -55,8 +56,25 @@ def status_page() -> str:
         "Statuses that need more words:\n\n"
         "- A preview of something that would be refused shows all of it, and exits with 5.\n"
         "- `catalog check` exits with 1 when catalog and storage differ, `doctor` when a check failed.\n"
+        "- `catalog rebuild` and `catalog import` exit with 10 when something is on the storage that cannot be taken"
+        " in, or is not there as it was made.\n"
         "- `reconcile` exits with 10 when something could not be put right now.\n"
         "- `status --nagios` exits as monitors expect: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.\n"
+    )
+
+
+def event_page() -> str:
+    """Every event of the contracts at which an exercise can let something go wrong, and what a lie there costs."""
+    rows = ["| event | what is asked there | a lie |", "|---|---|---|"]
+    rows += [
+        f"| `{name}` | {exercise.asked(name)} | {exercise.cost(name) if lies else '-'} |"
+        for name, lies in exercise.events().items()
+    ]
+    return (
+        f"{_HEAD}# The events of an exercise\n\nWhere [its file](exercise.md) can let something go wrong."
+        f" Where nothing else is said, a lie {exercise.CAUGHT}. A dash: nobody can lie there.\n\n"
+        + "\n".join(rows)
+        + "\n"
     )
 
 

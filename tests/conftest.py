@@ -3,10 +3,10 @@
 
 import os
 from collections import Counter
-from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 KINDS = ("root", "postgresql", "uml")
 """The markers of tests that a machine may be unable to run."""
@@ -14,19 +14,40 @@ KINDS = ("root", "postgresql", "uml")
 _ran: Counter[str] = Counter()
 _skipped: dict[str, str] = {}
 
+# How fast an example is says nothing on a machine that does something else as well.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    kinds = [kind for kind in KINDS if item.get_closest_marker(kind)]
+#: The files that take longest are begun first, so that the workers end together.
+LONGEST_FIRST = (
+    "test_matrix_postgresql", "test_matrix_sqlite_asked", "test_matrix_sqlite", "test_simulation_even",
+    "test_simulation_odd", "test_simulation_twins", "test_systemd", "test_systemd_units", "test_power_cuts",
+    "test_how_to", "test_kills", "test_postgresql_archive", "test_roll_forward_twenty",
+    "test_roll_forward_archives", "test_losses", "test_postgresql_losses", "test_services",
+    "test_with_config", "test_standbys", "test_one_component", "test_log_never_fills_the_disk", "test_logs_kept",
+    "test_tutorial", "test_twenty_backups", "test_lost_catalog", "test_clock", "test_bad_luck", "test_at_once",
+    "test_behind_our_back",
+    "test_demo", "test_reboot", "test_layouts", "test_versions", "test_full", "test_reflink_killed", "test_retry",
+    "test_roll_forward", "test_postgresql_roll", "test_postgresql_slot", "test_exercise", "test_guard_deadline",
+    "test_plain", "test_matrix_twins", "test_no_secret_told", "test_goes_back", "test_roll_killed",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    rank = {name: position for position, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Called where the run is reported, whichever worker ran the test."""
+    kinds = [kind for kind in KINDS if kind in report.keywords]
     if report.skipped and kinds and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        _skipped[item.nodeid] = f"[{', '.join(kinds)}] {reason.removeprefix('Skipped: ')}"
+        _skipped[report.nodeid] = f"[{', '.join(kinds)}] {reason.removeprefix('Skipped: ')}"
     elif report.when == "call":
         _ran.update(kinds)
-    return report
+    if report.failed and hasattr(report, "node"):  # a run in several workers tells nothing until its end
+        print(f"\n{report.nodeid} failed in its {report.when}:\n{report.longreprtext[-2000:]}\n", flush=True)
 
 
 def complaints(*, ran: Counter[str], skipped: dict[str, str], whole: bool) -> list[str]:
@@ -48,7 +69,8 @@ def _strict() -> bool:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _strict() and _found(session.config) and session.exitstatus == pytest.ExitCode.OK:
+    worker = hasattr(session.config, "workerinput")  # sees only its own part
+    if not worker and _strict() and _found(session.config) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -7,3 +7,6 @@ replicas; and it turns the application back to any of them in seconds, whatever 
 """
 
 __version__ = "0.1.0"
+
+SQLITE_APPLICATION_ID = 0x536C6B57
+"""In the header of our own SQLite files, so that nobody takes them for an application's (PRAGMA application_id)."""

@@ -5,7 +5,11 @@ Each says what happened and to what, what it means for the data, and what to do 
 exit status. Whatever else is raised is a defect of ours and is reported as one (code `internal`, exit status 1).
 """
 
+import errno
 from typing import ClassVar
+
+#: What the kernel refuses by that may pass by itself: no room, no memory, busy.
+PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT})
 
 
 class SlackwaterError(Exception):
@@ -13,8 +17,12 @@ class SlackwaterError(Exception):
 
     code: ClassVar[str] = "failed"
     exit_status: ClassVar[int] = 1
+    passes: ClassVar[bool] = False
+    """Whether it is retryable where nothing else is said."""
 
-    def __init__(self, sentence: str, *, data: str = "", hint: str = "", code: str = "") -> None:
+    def __init__(
+        self, sentence: str, *, data: str = "", hint: str = "", code: str = "", retryable: bool | None = None
+    ) -> None:
         super().__init__(sentence)
         self.sentence = sentence
         self.data = data
@@ -23,12 +31,20 @@ class SlackwaterError(Exception):
         """What to do next: a command, where there is one."""
         self.reason = code or self.code
         """The finer code, as `nested-subvolume`; the class's own where there is none."""
+        self.retryable = self.passes if retryable is None else retryable
+        """Whether the same may well succeed a little later with nobody doing anything: busy, late, out of room."""
 
 
 class AbortedError(SlackwaterError):
     """Stopped on request: Ctrl-C, SIGTERM, or `session abort`."""
 
     code = "aborted"
+
+
+class FencedError(SlackwaterError):
+    """Another process has taken this session over, and puts right what it had begun."""
+
+    code = "fenced"
 
 
 class UsageError(SlackwaterError):
@@ -43,6 +59,7 @@ class BusyError(SlackwaterError):
 
     code = "busy"
     exit_status = 3
+    passes = True
 
 
 class NotFoundError(SlackwaterError):
@@ -85,6 +102,7 @@ class DeadlineError(SlackwaterError):
 
     code = "deadline"
     exit_status = 12
+    passes = True
 
 
 class VerificationError(SlackwaterError):

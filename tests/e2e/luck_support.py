@@ -141,7 +141,7 @@ def failed(answer: Answer, status: int, code: str) -> dict[str, str]:
     error = answer.document.get("error", {})
     assert (answer.status, error.get("code")) == (status, code), f"{answer.status}: {answer.output}{answer.complaint}"
     assert set(answer.document) == {"schema_version", "error"}
-    assert set(error) == {"code", "sentence", "data", "hint", "exit_status"}
+    assert set(error) == {"code", "sentence", "data", "hint", "exit_status", "retryable"}
     assert error["exit_status"] == status
     assert error["sentence"].endswith((".", "?", "!")), error
     assert error["data"], error
@@ -162,8 +162,8 @@ def against(answer: Answer, code: str) -> dict[str, str]:
 
 def look(lab: Lab) -> frozenset[str]:
     """The lab's inventory, and the folders of replicas; of cgroups and guards nobody can tell whose they are."""
-    lines = {each for each in lab.inventory().lines if not each.endswith((*_LEDGERS, "/guard.py"))}
-    lines = {each for each in lines if not each.startswith("cgroup ")}
+    lines = {each for each in lab.inventory().lines if not each.endswith(_LEDGERS)}
+    lines = {each for each in lines if not (each.startswith("cgroup ") or "/slackwater/guard/" in each)}
     for disk in lab.disks:
         for where, folders, names in os.walk(f"{disk.path}/.slackwater"):
             lines |= {f"place {where}/{each}" for each in names}

@@ -2,20 +2,23 @@
 """Real `slackwater` processes without the second of imports: each is forked from one that has imported everything.
 
 A forked command has its own pid, descriptors and process group and runs `cli.main`, like one that was started; there
-is no other way to strike hundreds of them within minutes. They are forked from `python -m tests.e2e.spawner`.
+is no other way to strike a thousand of them within minutes. Nothing of Slackwater has run in the process that it is
+forked from: no session, no connection, no thread. They are forked from `python -m tests.e2e.spawner`.
 """
 
 import atexit
+import contextlib
+import functools
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, Any, Self
@@ -36,23 +39,30 @@ class Command:
         """Its exit status; the negative signal that killed it; None while it runs."""
         if self._status is None:
             try:
-                self._status = int(self._ended.recv(64))
+                self._status = int(self._ended.recv(64) or -signal.SIGKILL)  # nothing: who waited for it is gone
             except BlockingIOError:
                 return None
+            self._ended.close()
         return self._status
 
     def wait(self, timeout_s: float = 60.0) -> int:
         """Wait for its end and give its exit status."""
-        ends_s = time.monotonic() + timeout_s
-        while (status := self.poll()) is None:
-            assert time.monotonic() < ends_s, f"it still runs after {timeout_s} s: {self.complaint()}"
-            time.sleep(0.002)
+        if self._status is None:
+            waiting = select.poll()  # select(2) knows no descriptor above 1023
+            waiting.register(self._ended, select.POLLIN)
+            assert waiting.poll(timeout_s * 1000), f"it still runs after {timeout_s} s: {self.complaint()}"
+        status = self.poll()
+        assert status is not None
         return status
 
     def send(self, number: signal.Signals, *, group: bool = False) -> None:
-        """Send a signal: to it alone, or as a terminal does to everybody of its group."""
+        """Send a signal: to it alone, or as a terminal does to everybody of its group.
+
+        It may come too late: `wait` tells how the command ended.
+        """
         if self.poll() is None:
-            (os.killpg if group else os.kill)(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended this very moment
+                (os.killpg if group else os.kill)(self.pid, number)
 
     def complaint(self) -> str:
         """What it has written to standard error so far."""
@@ -93,8 +103,9 @@ class Spawner:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket = ours
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.spawner"], stdin=theirs.fileno(), env={**os.environ, **self._environment}
-        )
+            [sys.executable, "-m", "tests.e2e.spawner"], stdin=theirs.fileno(),
+            env={**os.environ, **self._environment}, start_new_session=True,  # a Ctrl-C at the tests is not for it
+        )  # fmt: skip
         theirs.close()
         assert ours.recv(16) == b"ready"
         return self
@@ -108,6 +119,8 @@ class Spawner:
         at_end.close()
         pid = int(ended.recv(64))
         ended.setblocking(False)
+        # What has ended is its test's alone, and its files are closed with it.
+        self._commands = [each for each in self._commands if each.poll() is None]
         self._commands.append(Command(pid, ended, output, complaint))
         return self._commands[-1]
 
@@ -186,7 +199,29 @@ def _import_everything() -> list[Any]:
     return modules
 
 
+def _build_once() -> None:
+    """Build the command line and list the plug-ins, as every command does and with what would come out of it: 30 ms."""
+    from importlib import metadata
+
+    import typer.main
+
+    from slackwater.cli.main import app
+    from slackwater.hosts import plugins
+
+    build, built = typer.main.get_command, typer.main.get_command(app)
+    listed = functools.cache(metadata.entry_points)
+    for group in ("slackwater.writers", "slackwater.providers"):
+        listed(group=group)
+    setattr(typer.main, "get_command", lambda asked: built if asked is app else build(asked))  # noqa: B010
+    setattr(plugins, "entry_points", listed)  # noqa: B010
+
+
 if __name__ == "__main__":
     _import_everything()
+    _build_once()
+    if twin := os.environ.get("SLACKWATER_TEST_SABOTAGE"):
+        from tests.matrix import sabotage
+
+        sabotage.apply(twin)
     gc.freeze()
     _serve(socket.socket(fileno=0))

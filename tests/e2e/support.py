@@ -30,7 +30,7 @@ GUESTS_STAY_S = 20.0
 """Tests of others, at the same time, may take copies of our mounts along into mount namespaces of theirs."""
 LOOK_S = 0.2
 _PASSING = re.compile(
-    r"\+ (mount elsewhere|cgroup slackwater|process .*/guard\.py$"
+    r"\+ (mount elsewhere|cgroup slackwater|process .*/guard/(guard|freezer|understudy)\.py"
     r"|process /usr/bin/perl -wT /usr/bin/pg_ctlcluster)"
 )
 """What has to end by itself: guests, guards of others' tests, and Debian's command for a start, which looks on."""
@@ -44,6 +44,7 @@ keep = {keep}
 [options]
 freeze_timeout = "20s"
 hold_timeout = "1s"
+hold = "{hold}"
 """
 _DOCUMENTS = ("RECOVER.txt", "components.json")
 _CHANGES_BY_ITSELF = ("postmaster.pid", "postmaster.opts")
@@ -66,6 +67,8 @@ class World:
     cluster: Cluster
     load: Load
     volumes: tuple[str, ...]
+    hold: str = "auto"
+    """What its specification asks for."""
     untouched: frozenset[str] = frozenset()
     moments: dict[str, float] = field(default_factory=dict)
     """By replica: a moment, in seconds since boot, up to which everything acknowledged has to be in it."""
@@ -90,14 +93,14 @@ class World:
 
     def specify(self, keep: int) -> None:
         """Write the specification."""
-        text = _SPECIFICATION.format(name=NAME, instance=self.cluster.name, keep=keep)
+        text = _SPECIFICATION.format(name=NAME, instance=self.cluster.name, keep=keep, hold=self.hold)
         with open(f"{self.lab.config_dir}/specs.d/{NAME}.toml", "w", encoding="utf-8") as f:
             f.write(text)
 
     def back_up(self) -> str:
         """Take a replica, and note what has to be in it: all that was acknowledged when its hold began."""
         done = self.run("backup", NAME)
-        name = "snapshot" if done["plan"]["hold"] == "atomic" else "freeze"
+        name = "freeze" if done["plan"]["hold"] == "process-freeze" else "snapshot"
         (began,) = [each["started"] for each in done["phases"] if each["name"] == name]
         self.moments[done["replica"]] = boot_s_of(began)
         return str(done["replica"])
@@ -114,9 +117,13 @@ class World:
         listed = self.run("replica", "list")["replicas"]
         return {each["id"]: each for each in sorted(listed, key=lambda each: each["created"])}
 
-    def newest(self, kind: str) -> str:
-        """The newest replica of a kind."""
-        return [name for name, each in self.replicas().items() if each["kind"] == kind][-1]
+    def newest(self) -> str:
+        """The newest replica that a backup took."""
+        return [name for name, each in self.replicas().items() if each["kind"] == "backup"][-1]
+
+    def recovered(self, session: str) -> bool:
+        """Whether a recovery came to its end; what is kept of one that was taken back was replaced by nothing."""
+        return session in self.replicas() and bool(self.run("replica", "show", session)["replica"]["replaced_by"])
 
     # -- what must be true -----------------------------------------------------------------------------------------
 
@@ -194,7 +201,9 @@ def _folder(path: str) -> str:
 
 
 @contextlib.contextmanager
-def new_world(*, volumes: int, keep: int, writers: int = 1, debian: bool = False) -> Iterator[World]:
+def new_world(
+    *, volumes: int, keep: int, hold: str = "auto", writers: int = 1, debian: bool = False
+) -> Iterator[World]:
     """A busy database on one or two subvolumes; in memory where there is enough, since nothing here is about disks."""
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     folder = tempfile.mkdtemp(prefix="sw-", dir=memory)
@@ -207,7 +216,7 @@ def new_world(*, volumes: int, keep: int, writers: int = 1, debian: bool = False
             cluster: Cluster = lab.cluster(data, log) if debian else lab.wheel_cluster(18, data, log)
             cluster.start()
             with Load(cluster, f"{lab.folder}/load", writers=writers) as load:
-                world = World(lab, spawner, disk, cluster, load, tuple(places))
+                world = World(lab, spawner, disk, cluster, load, tuple(places), hold)
                 world.specify(keep)
                 world.run("reconcile")  # makes the state's files
                 world.untouched = world.look()

@@ -55,7 +55,7 @@ class Struck:
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     """One busy database for all of it; keep as many replicas as it takes for every backup to rotate."""
-    with new_world(volumes=2, keep=KEEP) as made:
+    with new_world(volumes=2, keep=KEEP, hold="process-freeze") as made:
         for _ in range(KEEP):
             made.back_up()
         yield made
@@ -158,26 +158,30 @@ def test_a_backup_killed_at_every_effect_leaves_a_database_that_writes(world: Wo
 
 
 def _at(target: Target, rng: random.Random) -> Moment:
-    """At the target; in the middle of what is done there, when that takes some time."""
-    return strikes.at(target, rng.random() * min(target.lasts_s, 1.0) if target.lasts_s > 0.01 else 0.0)
+    """At the target; in the middle of what is done there, when that takes some time: drawn anew for each try."""
+
+    def wait(world: World, command: Command) -> bool:
+        delay_s = rng.random() * min(target.lasts_s, 1.0) if target.lasts_s > 0.01 else 0.0
+        return strikes.at(target, delay_s)(world, command)
+
+    return wait
 
 
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_backup_stopped_on_request_puts_everything_back(world: World, phase: str, number: signal.Signals) -> None:
-    before = set(world.replicas())
     struck = strike(world, BACKUP, PHASES[phase], number, group=number is signal.SIGINT)
     world.goes_on()
     answer = struck.command.answer()
-    kept = set(world.replicas()) - before
+    kept = struck.session in world.replicas()  # those of tries that had ended before they were struck are good
     if phase == "record":  # the replica is good by then, and it may be too late to stop
-        assert kept == {struck.session}
+        assert kept
         assert (
             answer.status == 0
             or answer.document["error"]["data"] == f"The replica {struck.session} had been taken and is kept."
         )
     else:
-        assert kept == set()
+        assert not kept
     if answer.status or phase != "record":
         assert (answer.status, answer.document["error"]["code"]) == (1, "aborted")
     world.whole(f"{number.name} in {phase}, without a reconcile")
@@ -217,12 +221,12 @@ def test_a_command_that_was_started_and_not_forked_dies_no_other_death(world: Wo
 
 
 def test_a_stopped_coordinator_holds_nobody_beyond_the_deadline(world: World) -> None:
-    before = set(world.replicas())
-    command, _ = strike_window(world)
+    command, _ = strike_window(world)  # backups before this one, whose window was not seen, have left replicas
     stopped_s = SYSTEM_CLOCK.boot_s()
     command.send(signal.SIGSTOP)
     world.goes_on(1.0 + GOES_ON_S)
     assert world.load.longest_gap_s(after=stopped_s) < 1.5, "the specification allows one second"
+    before = set(world.replicas())
     command.send(signal.SIGCONT)
     refused(world, command, before)
 
@@ -239,6 +243,27 @@ def test_a_killed_guard_costs_the_backup_and_nothing_else(world: World) -> None:
     pytest.fail("no guard died in its window")
 
 
+def test_a_server_killed_in_the_window_leaves_no_replica_that_says_more_than_it_holds(world: World) -> None:
+    """Its image is that of a moment before or after its end: it is whole either way, or it is not kept."""
+    before = set(world.replicas())
+    command, record = strike_window(world)
+    assert record["cgroups"]
+    world.cluster.kill9()
+    answer = command.answer()
+    world.cluster.start()
+    world.goes_on(5.0)
+    kept = set(world.replicas()) - before
+    assert kept == ({command.session} if answer.status == 0 else set()), answer
+    assert answer.status in (0, 12), answer
+    reconcile(world, f"killed in its window: {answer.status}")
+    if kept:
+        (began,) = [each["started"] for each in answer.document["phases"] if each["name"] == "freeze"]
+        world.moments[command.session] = boot_s_of(began)
+        world.recover("--replica", command.session)
+        world.goes_on(5.0)
+        world.holds(world.moments[command.session], "a replica of a server that was killed in its window")
+
+
 def test_a_thaw_by_a_stranger_costs_the_backup_and_nothing_else(world: World) -> None:
     before = set(world.replicas())
     for _ in range(TRIES):
@@ -252,49 +277,76 @@ def test_a_thaw_by_a_stranger_costs_the_backup_and_nothing_else(world: World) ->
     pytest.fail("no window was open long enough")
 
 
-def test_guard_and_coordinator_killed_at_once_are_mended_by_any_command(world: World) -> None:
+def test_a_restart_outside_of_what_will_be_frozen_costs_the_backup_and_nothing_else(world: World) -> None:
+    """By a supervisor, between the gathering and the snapshot: nobody would have frozen the new server."""
+    before = set(world.replicas())
     for _ in range(TRIES):
-        command, record = strike_window(world)
-        command.send(signal.SIGSTOP)  # or it would see its guard's death
-        os.kill(strikes.guard_of(record), signal.SIGKILL)
-        command.send(signal.SIGKILL)
+        command = world.spawn(*BACKUP)
+        with strikes.JournalWatch(f"{world.lab.state_dir}/journal.sqlite") as journal:
+            while ("process.gather", "done") not in (seen := journal.progress(begun=True)).effects:
+                assert command.poll() is None, command.answer()
+                time.sleep(strikes.LOOK_S)
+        command.send(signal.SIGSTOP)
+        if not seen.decided and strikes.record_of(world) is None:
+            break
+        command.send(signal.SIGCONT)
         command.wait()
-        if all(map(strikes.is_frozen, record["cgroups"])):
+        before = set(world.replicas())
+    world.cluster.kill9()
+    world.cluster.start()
+    world.goes_on()
+    command.send(signal.SIGCONT)
+    answer = command.answer()
+    assert (answer.status, answer.document["error"]["code"]) == (12, "restarted"), answer
+    assert set(world.replicas()) == before
+    world.whole("restarted outside, without a reconcile")
+
+
+def kill_together(world: World, *, understudy: bool) -> None:
+    """Kill guard and coordinator in the same instant, and with `understudy` the third one as well."""
+    command, record = strike_window(world)
+    command.send(signal.SIGSTOP)  # or it would see its guard's death
+    for pid in strikes.understudies_of(world) if understudy else ():
+        os.kill(pid, signal.SIGKILL)
+    os.kill(strikes.guard_of(record), signal.SIGKILL)
+    command.send(signal.SIGKILL)
+    command.wait()
+
+
+def test_guard_and_coordinator_killed_at_once_leave_nobody_frozen(world: World) -> None:
+    kill_together(world, understudy=False)
+    world.goes_on()
+    reconcile(world, "both killed")
+
+
+def test_all_three_killed_at_once_are_mended_by_any_command(world: World) -> None:
+    for _ in range(TRIES):
+        kill_together(world, understudy=True)
+        record = strikes.record_of(world)
+        if record and all(map(strikes.is_frozen, record["cgroups"])):
             break
     with pytest.raises(LoadError):
         world.goes_on(0.5)
     world.run("session", "list")
     world.goes_on()
-    reconcile(world, "both killed")
+    reconcile(world, "all three killed")
 
 
 # -- recoveries ------------------------------------------------------------------------------------------------------
 
 
 def test_a_recovery_killed_at_every_step_is_undone_or_finished(world: World) -> None:
-    replica = world.back_up()
-    words = ("recover", NAME, "--replica", replica, "--yes")
-    _kill_every_step(world, words)
-
-
-def test_an_undo_killed_at_every_step_is_undone_or_finished(world: World) -> None:
-    world.recover()
-    _kill_every_step(world, ("recover", NAME, "--undo", "--yes"))
-
-
-def _kill_every_step(world: World, words: tuple[str, ...]) -> None:
-    rng = random.Random(SEED)
-    watched = world.spawn(*words)
+    replica, rng = world.back_up(), random.Random(SEED)
+    watched = world.spawn("recover", NAME, "--replica", replica, "--yes")
     moments = [strikes.told("check"), *(_at(each, rng) for each in strikes.targets(world, watched))]
     _note(world, watched)
     world.goes_on(5.0)
     for number, moment in enumerate(moments):
-        _kill_a_step(world, words, moment, f"seed {SEED}, {number}", rng)
+        _kill_a_step(world, replica, moment, f"seed {SEED}, {number}", rng)
 
 
-def _kill_a_step(world: World, words: tuple[str, ...], moment: Moment, where: str, rng: random.Random) -> None:
-    source = world.newest("undo") if "--undo" in words else words[words.index("--replica") + 1]
-    struck = strike(world, words, moment, group=rng.random() < 0.5)
+def _kill_a_step(world: World, replica: str, moment: Moment, where: str, rng: random.Random) -> None:
+    struck = strike(world, ("recover", NAME, "--replica", replica, "--yes"), moment, group=rng.random() < 0.5)
     print(where, struck.session, struck.progress)
     if rng.random() < 0.3:  # what puts it right is killed, too
         mending = world.spawn("reconcile")
@@ -303,25 +355,25 @@ def _kill_a_step(world: World, words: tuple[str, ...], moment: Moment, where: st
         mending.wait()
     reconcile(world, where)
     world.goes_on(5.0)
-    finished = struck.session in world.replicas()
+    finished = world.recovered(struck.session)
     if struck.progress.decided:
         assert finished, where
     if finished:
         _note(world, struck.command)
-    world.holds(world.moments[source] if finished else struck.at_s, f"{where}, finished: {finished}")
-    if finished and "--undo" not in words:
+    world.holds(world.moments[replica] if finished else struck.at_s, f"{where}, finished: {finished}")
+    if finished:
         world.new_timeline(where)
 
 
 @pytest.mark.parametrize("phase", RECOVERY_PHASES)
 def test_a_recovery_stopped_on_request_is_taken_back_until_it_is_proven(world: World, phase: str) -> None:
     number = signal.SIGINT if RECOVERY_PHASES.index(phase) % 2 else signal.SIGTERM
-    replica = world.newest("backup")
+    replica = world.newest()
     words = ("recover", NAME, "--replica", replica, "--yes")
     struck = strike(world, words, strikes.told(phase), number, group=number is signal.SIGINT)
     answer = struck.command.answer()
     world.goes_on(5.0)
-    finished = struck.session in world.replicas()
+    finished = world.recovered(struck.session)
     assert finished == (phase == "record"), "it is proven by then, and has acknowledged"
     if not finished or answer.status:
         assert (answer.status, answer.document["error"]["code"]) == (1, "aborted"), answer

@@ -4,18 +4,21 @@
 import json
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from slackwater.demo.disk import BtrfsDisk
 from slackwater.journal.effects import Effect, EffectKinds, fields_of
 from slackwater.model.facts import Severity
-from slackwater.model.plan import Consistency, Hold, Window
+from slackwater.model.hold import Consistency, Hold
+from slackwater.model.plan import Window
 from slackwater.model.replica import BackupComponents, ReplicaKind
-from slackwater.model.storage import ShadowCopy, Volume
+from slackwater.model.storage import ShadowCopy, Take, Volume
 from slackwater.providers.btrfs import BtrfsProvider
 from slackwater.providers.contract import Switch
 from slackwater.system.command import run
@@ -50,7 +53,7 @@ class Ground:
         for place in dict.fromkeys(self.provider.place_effect(volume, session) for volume in volumes):
             stored(place).make()
         with ExitStack() as opened:
-            for commit in [opened.enter_context(self.provider.open(volume, session)) for volume in volumes]:
+            for commit in [opened.enter_context(self.provider.open(Take(volume), session)) for volume in volumes]:
                 commit()
         facts = [stored(snapshot).make() for snapshot in snapshots]
         copies = [self.provider.copy(v, session, each) for v, each in zip(volumes, facts, strict=True)]
@@ -66,7 +69,7 @@ class Ground:
 
 
 def steps(switch: Switch) -> list[Effect]:
-    return [*switch.clones, *switch.exchange, *switch.seal]
+    return [*switch.clones, *switch.bar, *switch.exchange, *switch.unbar, *switch.seal]
 
 
 def undo(effects: Sequence[Effect]) -> None:
@@ -131,6 +134,8 @@ class Sleeper:
         self.process = subprocess.Popen([*prefix, *command], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n"
+        while Path(f"/proc/{self.process.pid}/comm").read_text() != "sleep\n":
+            time.sleep(0.01)
 
     def __enter__(self) -> int:
         return self.process.pid

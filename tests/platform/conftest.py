@@ -26,13 +26,15 @@ def lacking(kind: str) -> str:
 def _without_root() -> str:
     if os.geteuid() != 0:
         return "needs root"
-    if shutil.which("mkfs.btrfs") is None:
-        return "btrfs-progs is not installed (make system)"
+    for program, package in (("mkfs.btrfs", "btrfs-progs"), ("mkfs.xfs", "xfsprogs"), ("setfacl", "acl")):
+        if shutil.which(program) is None:
+            return f"{package} is not installed (make system)"
     if not os.path.exists("/dev/loop-control"):
         return "this machine has no loop devices"
     with open("/proc/filesystems", encoding="utf-8") as f:
-        if "\tbtrfs\n" not in f.read() and not os.path.isdir("/lib/modules"):
-            return "this kernel has no Btrfs"
+        known = f.read()
+        if not all(f"\t{each}\n" in known for each in ("btrfs", "xfs")) and not os.path.isdir("/lib/modules"):
+            return "this kernel has no Btrfs or no XFS"
     return ""
 
 

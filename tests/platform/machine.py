@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from slackwater.demo.inventory import MARK
 from slackwater.demo.lab import Lab
 
-INIT = """#!/bin/sh
+_ROOT = """#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C
 mount -t proc proc /proc
 insmod /usr/lib/uml/modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko
@@ -24,16 +24,44 @@ mkdir /mnt/upper /mnt/work /mnt/root /mnt/lower
 mount -t hostfs -o / none /mnt/lower
 mount -t overlay overlay -o lowerdir=/mnt/lower,upperdir=/mnt/upper,workdir=/mnt/work,xino=off /mnt/root
 cd /mnt/root
-for kind in proc sysfs devtmpfs; do mount -t $kind $kind $(echo $kind | sed 's/sysfs/sys/; s/devtmpfs/dev/'); done
+"""
+INIT = f"""{_ROOT}
+mount -t sysfs sysfs sys
+mount -t devtmpfs devtmpfs dev
 mkdir -p dev/pts dev/shm
 mount -t tmpfs tmpfs dev/shm
 mount -t tmpfs tmpfs run
 mkdir -m 2775 run/postgresql && chown postgres: run/postgresql
 mount -t cgroup2 cgroup2 sys/fs/cgroup
-mount -t hostfs -o {share} none .{share}
-chroot . /bin/bash -c '/bin/bash {share}/script >{share}/output 2>&1; echo $? >{share}/status; sync'
+mount -t hostfs -o {{share}} none .{{share}}
+exec switch_root /mnt/root /bin/bash {{share}}/first
+"""
+#: Process 1 once the root is its own: not by chroot(2), which does not follow into a namespace.
+FIRST = """
+/bin/bash {share}/script >{share}/output 2>&1
+echo $? >{share}/status
+sync
 echo o >/proc/sysrq-trigger
 sleep 10
+"""
+#: systemd as process 1, with nothing of the host's but what a unit of the script needs: no udev, no generators.
+INIT_SYSTEMD = f"""{_ROOT}
+mount -t hostfs -o {{share}} none .{{share}}
+rm -rf usr/lib/systemd/system-generators/* usr/lib/systemd/system/*.target.wants etc/systemd/system/*.wants
+mkdir -p var/log etc/systemd/system usr/lib/systemd/system/sockets.target.wants
+ln -s ../systemd-journald.socket ../systemd-journald-dev-log.socket usr/lib/systemd/system/sockets.target.wants/
+rm -rf var/log/journal
+echo 5e1f00000000400080000000000000aa >etc/machine-id
+cat >etc/systemd/system/script.service <<END
+[Unit]
+Requires=systemd-journald.service
+After=basic.target systemd-journald.service
+[Service]
+Type=oneshot
+ExecStart=/bin/bash -c '/bin/bash {{share}}/script >{{share}}/output 2>&1; echo \\$? >{{share}}/status; sync'
+ExecStopPost=systemctl poweroff --force --force
+END
+exec switch_root /mnt/root /lib/systemd/systemd --unit=script.service
 """
 
 
@@ -66,7 +94,9 @@ class Machine:
         self.process.wait()
 
 
-def boot(lab: Lab, script: str, *disks: str, memory_mib: int = 768) -> Machine:
+def boot(
+    lab: Lab, script: str, *disks: str, memory_mib: int = 768, systemd: bool = False, urgent: bool = False
+) -> Machine:
     """Start a machine that runs `script` with bash and switches itself off.
 
     Args:
@@ -74,18 +104,23 @@ def boot(lab: Lab, script: str, *disks: str, memory_mib: int = 768) -> Machine:
         script: what to run, as root.
         disks: image files, the first of which is /dev/ubda, the second /dev/ubdb.
         memory_mib: its memory, of which it takes from the host what it touches.
+        systemd: whether systemd is its process 1, and the script a unit of it.
+        urgent: whether it goes before others here, since deadlines count in there; with systemd they always do.
     """
     share = tempfile.mkdtemp(prefix="machine-", dir=lab.folder)
-    for name, text in (("script", script), ("init", INIT.replace("{share}", share))):
+    init = INIT_SYSTEMD if systemd else INIT
+    for name, text in (("script", script), ("init", init), ("first", FIRST)):
         with open(f"{share}/{name}", "w") as f:
-            f.write(text)
+            f.write(text if name == "script" else text.replace("{share}", share))
     os.chmod(f"{share}/init", 0o755)  # noqa: S103
     with open(f"{share}/console", "wb") as console:
         process = subprocess.Popen(
             [
+                *(["nice", "--adjustment=-10"] if systemd or urgent else []),
                 "linux.uml", f"mem={memory_mib}M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet",
                 "con=null", "con0=null,fd:1", f"umid={lab.name}-{os.path.basename(share)}", f"uml_dir={share}/",
-                f"init={share}/init", *(f"ubd{number}={disk}" for number, disk in enumerate(disks)),
+                f"init={share}/init", "systemd.show_status=false",
+                *(f"ubd{number}={disk}" for number, disk in enumerate(disks)),
             ],
             stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True,
             env={**os.environ, "TMPDIR": "/dev/shm", MARK: lab.name},

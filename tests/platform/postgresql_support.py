@@ -72,6 +72,10 @@ class Cluster:
         self.data = self.home / "data"
 
     @property
+    def sockets(self) -> Path:
+        return self.home
+
+    @property
     def programs(self) -> Path:
         return PROGRAMS[self.version]
 
@@ -91,7 +95,7 @@ class Cluster:
     def stop(self, mode: str = "fast") -> None:
         as_owner(str(self.programs / "pg_ctl"), "-D", str(self.data), "-m", mode, "-w", "stop", check=False)
 
-    def sql(self, query: str, database: str = "postgres") -> list[tuple[object, ...]]:
+    def sql(self, query: str, /, database: str = "postgres") -> list[tuple[object, ...]]:
         with as_user(OWNER.pw_uid, OWNER.pw_gid):
             connection = psycopg.connect(
                 host=str(self.home),
@@ -105,7 +109,7 @@ class Cluster:
             cursor = connection.execute(query.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def value(self, query: str) -> object:
+    def value(self, query: str, /) -> object:
         return self.sql(query)[0][0]
 
     @property

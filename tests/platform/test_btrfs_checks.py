@@ -9,9 +9,12 @@ import pytest
 
 from slackwater.demo.lab import Lab
 from slackwater.model.facts import Finding, Severity
-from slackwater.model.storage import Volume
+from slackwater.model.storage import Take, Volume
+from slackwater.providers.btrfs import BtrfsProvider
+from slackwater.providers.reflink import ReflinkProvider
 from slackwater.system import fstab, mounts
 from slackwater.system.command import run
+from tests.platform import reflink_support
 from tests.platform.btrfs_support import Ground, Sleeper, read, refusals, write
 
 pytestmark = [pytest.mark.root]
@@ -87,7 +90,7 @@ def test_a_swap_file(ground: Ground, mounted: str) -> None:
         assert "swap-file" in refusals(recovery(ground, mounted))
         volume = ground.volume(mounted)
         ground.provider.place_effect(volume, "s1").make()
-        with ground.provider.open(volume, "s1") as commit, pytest.raises(OSError, match="Text file busy"):
+        with ground.provider.open(Take(volume), "s1") as commit, pytest.raises(OSError, match="Text file busy"):
             commit()
     finally:
         run("swapoff", swap)
@@ -107,6 +110,33 @@ def test_the_advice_for_the_top_level_works(ground: Ground) -> None:
     run("sh", "-c", hint.partition(": ")[2].partition(", where")[0].replace("DIR", data))
     assert (read(f"{data}/rows"), ground.volume(data).facts["subvolume"]) == ("kept", "app")
     assert ground.provider.check_backup(ground.volume(data), [data]) == []
+
+
+def test_replicas_of_directories_and_of_their_whole_subvolume_keep_each_other_out(
+    ground: Ground, mounted: str, lab: Lab
+) -> None:
+    """The former lie in the subvolume: a recovery of it sets them aside, and they are deleted with that."""
+    files = reflink_support.Ground(mounted, ground.disk.device)
+    write(f"{files.directory('app')}/rows", "kept")
+    app, whole = files.volume(f"{mounted}/app"), ground.volume(mounted)
+    copies = files.backup([app], "s1")
+    for found in (ground.provider.check_backup(whole, [mounted]), recovery(ground, mounted)):
+        assert "(s1)" in only(found, "replicas-inside").sentence
+    assert BtrfsProvider("another").check_backup(whole, [mounted]) == []
+    assert files.provider.check_backup(app, [app.path]) == []
+    files.provider.delete_effect(copies, "s1").make()
+    assert [*ground.provider.check_backup(whole, [mounted]), *recovery(ground, mounted)] == []
+
+    copies = ground.backup([whole], "s2")
+    assert "(s2)" in only(files.provider.check_backup(app, [app.path]), "replicated-whole").sentence
+    assert ReflinkProvider("another").check_backup(app, [app.path]) == []
+    ground.disk.subvolume("other")
+    elsewhere = reflink_support.Ground(ground.disk.mount_subvolume("other", f"{lab.folder}/other"), ground.disk.device)
+    other = elsewhere.volume(elsewhere.directory("app"))
+    assert files.provider.check_backup(other, [other.path], [whole]) == []
+    ground.provider.delete_effect(copies, "s2").make()
+    assert files.provider.check_backup(app, [app.path]) == []
+    only(files.provider.check_backup(app, [app.path], [whole]), "replicated-whole")
 
 
 def test_a_bind_mount_of_a_part(ground: Ground, mounted: str, lab: Lab) -> None:

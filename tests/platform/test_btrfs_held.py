@@ -52,7 +52,7 @@ def test_without_the_check_the_process_would_write_into_what_was_set_aside(
     switch = ground.provider.switch(copies, [ground.volume(data)], "s2")
     for effect in switch.clones:
         stored(effect).make()
-    monkeypatch.setattr(effects, "_refuse_held", lambda top, path: None)
+    monkeypatch.setattr(effects.Exchange, "refuse_held", lambda self, top, path: None)
     fd = os.open(f"{data}/rows", os.O_WRONLY | os.O_APPEND)
     try:
         (exchange,) = switch.exchange

@@ -12,6 +12,7 @@ import pytest
 from slackwater.demo.lab import Lab
 from slackwater.errors import NotFoundError, RefusedError, SlackwaterError
 from slackwater.model.replica import FoundReplica
+from slackwater.model.storage import Take
 from slackwater.providers.btrfs import BtrfsProvider
 from slackwater.system import btrfs
 from slackwater.system.command import run
@@ -103,7 +104,7 @@ def test_only_root_can_see_replicas(ground: Ground) -> None:
 def test_the_copy_holds_what_was_not_yet_written_back(ground: Ground) -> None:
     volume = ground.volume(f"{ground.disk.path}/pg")
     stored(ground.provider.place_effect(volume, "s1")).make()
-    with ground.provider.open(volume, "s1") as commit, open(f"{volume.path}/late", "wb", buffering=0) as f:
+    with ground.provider.open(Take(volume), "s1") as commit, open(f"{volume.path}/late", "wb", buffering=0) as f:
         f.write(b"late" * 10000)
         commit()
     copy = ground.provider.copy(volume, "s1", ground.provider.snapshot_effect(volume, "s1").make())
@@ -115,7 +116,7 @@ def test_opening_without_committing_changes_nothing(ground: Ground) -> None:
     volume = ground.volume(f"{ground.disk.path}/pg")
     stored(ground.provider.place_effect(volume, "s1")).make()
     before = subvolumes(ground.disk)
-    with ground.provider.open(volume, "s1"):
+    with ground.provider.open(Take(volume), "s1"):
         pass
     assert subvolumes(ground.disk) == before
 
@@ -285,7 +286,7 @@ def test_the_place_goes_only_when_it_is_empty(ground: Ground) -> None:
     snapshot.undo()
     with pytest.raises(RefusedError):
         snapshot.make()  # a later one would show another moment than the rest of its set
-    with ground.provider.open(volume, "s1") as commit:
+    with ground.provider.open(Take(volume), "s1") as commit:
         commit()
     with pytest.raises(SlackwaterError, match="still holds pg"):
         place.undo()
@@ -315,9 +316,8 @@ def test_the_manual_recovers_without_us(ground: Ground, lab: Lab) -> None:
     (copy,) = ground.backup([volume], "s1")
     write(f"{volume.path}/rows", "lost")
     text = read(f"{ground.disk.path}/.slackwater/s1/RECOVER.txt")
-    commands = re.findall(r"^ {5}(\S.*)|^  2\. (.*)$", text, re.MULTILINE)
-    script = " && ".join(one or two for one, two in commands).replace("/run/top", f"{lab.run_dir}/top")
-    run("sh", "-c", f"set -e; {script}; cd /; umount {lab.run_dir}/top")
+    commands = "\n".join(re.findall(r"^ {4}(\S.*)$", text, re.MULTILINE)).replace("/run/top", f"{lab.run_dir}/top")
+    run("bash", "-e", "-c", commands)
     assert (read(f"{ground.disk.path}/pg/rows"), read(f"{ground.disk.path}/pg.before-s1/rows")) == ("one", "lost")
     assert ground.provider.altered(copy) == ""
 
@@ -346,7 +346,7 @@ def test_a_volume_that_was_replaced_is_not_snapshotted(ground: Ground) -> None:
     volume = ground.volume(f"{ground.disk.path}/pg")
     old = replace(volume, facts={**volume.facts, "subvolume_uuid": "0" * 8 + "-0000-0000-0000-" + "0" * 12})
     ground.provider.place_effect(old, "s1").make()
-    with pytest.raises(RefusedError), ground.provider.open(old, "s1"):
+    with pytest.raises(RefusedError), ground.provider.open(Take(old), "s1"):
         pass
 
 

@@ -12,6 +12,7 @@ import pytest
 from slackwater.demo.lab import Lab
 from slackwater.errors import SlackwaterError
 from slackwater.journal.effects import Effect
+from slackwater.model.storage import Take
 from slackwater.system.command import run
 from tests.platform.btrfs_support import Ground, undo
 
@@ -94,7 +95,7 @@ def test_a_snapshot_without_room_says_so_and_can_be_undone(ground: Ground) -> No
     def take(number: int) -> None:
         named = replace(volume, name=f"pg{number}")
         effects.append(ground.provider.snapshot_effect(named, "s1"))
-        with ground.provider.open(named, "s1") as commit:
+        with ground.provider.open(Take(named), "s1") as commit:
             commit()
 
     with pytest.raises((OSError, SlackwaterError), match="No space"):

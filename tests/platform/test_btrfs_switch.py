@@ -282,9 +282,9 @@ def test_the_exchange_tells_whether_it_was_made(ground: Ground, lab: Lab) -> Non
     assert [effect.kind for effect in effects if isinstance(effect, Exchange)] == ["btrfs.exchange"] * 2
     told = []
     for effect in effects:
-        told.append([each.made() for each in exchanges])
+        told.append([each.exchanged() for each in exchanges])
         effect.make()
-    told.append([each.made() for each in exchanges])
+    told.append([each.exchanged() for each in exchanges])
     first = [effect.kind for effect in effects].index("btrfs.exchange")
     assert told[first : first + 3] == [[False, False], [True, False], [True, True]]
     assert told[0] == [False, False]
@@ -315,9 +315,12 @@ def test_undoing_a_clone_after_the_exchange_never_deletes_the_live_data(ground: 
 
 def test_the_test_of_it_can_fail(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the parent's UUID alone, as one would write it first, the live data goes."""
-    monkeypatch.setattr(
-        effects.Clone, "_is_clone", lambda self, found: found is not None and found.parent_uuid == self.copy_uuid
-    )
+
+    def by_parent_alone(self: effects.Clone, path: str, folder: int) -> bool:
+        found = btrfs.subvolume_at(path, folder)
+        return found is not None and found.parent_uuid == self.copy_uuid
+
+    monkeypatch.setattr(effects.Clone, "is_clone", by_parent_alone)
     clone, aside = clone_and_exchange(ground)
     clone.undo()
     assert not Path(aside).exists()

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from slackwater.errors import DeadlineError
-from slackwater.guard import client
-from slackwater.guard.client import Guard, release_leftovers
+from slackwater.guard import client, third, understudy
+from slackwater.guard.client import Guard
+from slackwater.guard.leftovers import release_leftovers
 from slackwater.system import cgroups, processes
 from tests.platform.crowd import Crowd, end, eventually, new_cgroup, new_crowd, new_folder, write
-from tests.platform.guarding import COORDINATOR, Command, arm, command, gone
+from tests.platform.guarding import COORDINATOR, Command, arm, command, gone, stop, words
 
 pytestmark = [pytest.mark.root]
 
@@ -103,11 +104,13 @@ def test_the_guard_is_as_hard_to_hold_up_as_it_can_be(crowd: Crowd, run_dir: str
         assert b"-I\0-S\0-B\0" in (proc / "cmdline").read_bytes()
 
 
-def test_the_guard_imports_nothing_but_the_standard_library() -> None:
-    code = "import sys; sys.argv = ['']; __name__ = 'x'; exec(open(sys.stdin.readline().strip()).read())"
+@pytest.mark.parametrize("program", [client.PROGRAM, understudy.FREEZER, third.PROGRAM])
+def test_the_programs_import_nothing_but_the_standard_library(program: str) -> None:
+    code = "import sys; sys.argv = ['']; __name__, __file__ = 'x', sys.stdin.readline().strip()"
+    code += "; exec(open(__file__).read())"
     code += "; print([m for m in sys.modules if m.split('.')[0] not in sys.stdlib_module_names and m != '__main__'])"
     said = subprocess.run(
-        [sys.executable, "-I", "-S", "-B", "-c", code], input=client.PROGRAM, capture_output=True, text=True, check=True
+        [sys.executable, "-I", "-S", "-B", "-c", code], input=program, capture_output=True, text=True, check=True
     )
     assert said.stdout.strip() == "[]"
 
@@ -133,14 +136,14 @@ def test_a_killed_coordinator_releases_while_a_child_of_its_still_holds_the_pipe
     )
     assert code != COORDINATOR
     process = subprocess.Popen(
-        [sys.executable, "-c", code, client.PROGRAM, run_dir, "20", "20", crowd.cgroup],
+        [sys.executable, "-c", code, *words(crowd, run_dir)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
         held = Command(process)
         assert held.next().startswith("frozen")
         assert crowd.stands()
-        assert eventually(lambda: len(processes.descendants(process.pid) - {held.guard}) == 2)
+        assert eventually(lambda: len(processes.descendants(process.pid) - {held.guard, held.third}) == 2)
         os.kill(process.pid, signal.SIGKILL)
         assert crowd.moves_within(2) < 2
     finally:
@@ -238,32 +241,6 @@ def test_a_stopped_guard_does_not_answer_and_is_overruled(crowd: Crowd, run_dir:
         assert crowd.moves()
 
 
-def kill_both(held: Command) -> None:
-    """The coordinator is stopped first, so that neither sees the other die."""
-    os.kill(held.process.pid, signal.SIGSTOP)
-    os.kill(held.guard, signal.SIGKILL)
-    assert eventually(lambda: gone(held.guard))
-    held.process.kill()
-    held.process.wait()
-
-
-def test_what_both_left_when_killed_is_released_by_the_next_command(crowd: Crowd, run_dir: str) -> None:
-    with command(crowd, run_dir) as held:
-        home = cgroups.cgroup_of(held.guard)
-        assert "slackwater-guard.s1" in home
-        assert held.next().startswith("frozen")
-        kill_both(held)
-        assert crowd.stands(0.2), "this is the one case that nobody is left for"
-        said = release_leftovers(run_dir)
-        assert crowd.moves()
-        assert len(said) == 1
-        assert "s1" in said[0]
-        assert crowd.cgroup in said[0]
-        assert os.listdir(run_dir) == []
-        assert release_leftovers(run_dir) == []
-        assert not os.path.exists(home)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_the_guard_releases_and_breaks_the_hold(crowd: Crowd, run_dir: str, number: int) -> None:
     with arm(crowd, run_dir) as guard:
@@ -308,7 +285,7 @@ def test_killed_at_any_moment_nothing_stays_frozen(crowd: Crowd, run_dir: str) -
 def test_what_a_hung_guard_without_a_coordinator_holds_is_released_when_overdue(crowd: Crowd, run_dir: str) -> None:
     with command(crowd, run_dir, freeze_s=0.3) as held:
         assert held.next().startswith("frozen")
-        os.kill(held.guard, signal.SIGSTOP)
+        stop(held.guard, held.third)
         try:
             held.process.kill()
             held.process.wait()
@@ -316,5 +293,6 @@ def test_what_a_hung_guard_without_a_coordinator_holds_is_released_when_overdue(
             assert eventually(lambda: release_leftovers(run_dir))
             assert crowd.moves()
         finally:
-            os.kill(held.guard, signal.SIGCONT)
-        assert eventually(lambda: gone(held.guard)), "it goes when it can"
+            for each in (held.guard, held.third):
+                os.kill(each, signal.SIGCONT)
+        assert eventually(lambda: gone(held.guard) and gone(held.third)), "they go when they can"

@@ -42,6 +42,18 @@ def attached(number: str) -> str | None:
     return next((row[6] for row in rows if row[1] == number), None)
 
 
+def sleeping_client(cluster: Cluster) -> "subprocess.Popen[bytes]":
+    """Somebody who is connected, and asks for something that takes long."""
+    client = subprocess.Popen(
+        [cluster.programs / "psql", "-h", cluster.home, "-d", "postgres", "-qc", "select pg_sleep(100)"],
+        user=OWNER.pw_uid, group=OWNER.pw_gid, extra_groups=[], cwd="/", stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    ends = time.monotonic() + 10
+    while cluster.value("select count(*) from pg_stat_activity where query like '%pg_sleep(100)'") != 1:
+        assert time.monotonic() < ends
+    return client
+
+
 @pytest.mark.parametrize("version", sorted(PROGRAMS))
 def test_stop_and_start_each_twice_and_undone(version: int) -> None:
     with new_cluster(version) as cluster:
@@ -119,13 +131,7 @@ def test_a_server_starts_away_from_us_with_the_options_it_had(cluster: Cluster) 
 def test_the_first_server_dead_and_backends_left(cluster: Cluster) -> None:
     """An orphan goes on writing into files that were set aside, so it is part of what must end."""
     component = identify(WRITER, cluster)
-    writing = subprocess.Popen(
-        [cluster.programs / "psql", "-h", cluster.home, "-d", "postgres", "-qc", "select pg_sleep(100)"],
-        user=OWNER.pw_uid, group=OWNER.pw_gid, extra_groups=[], cwd="/", stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    ends = time.monotonic() + 10
-    while cluster.value("select count(*) from pg_stat_activity where query like '%pg_sleep(100)'") != 1:
-        assert time.monotonic() < ends
+    writing = sleeping_client(cluster)
     pid = cluster.value("select pid from pg_stat_activity where query like '%pg_sleep(100)'")
     assert isinstance(pid, int)
     os.kill(pid, signal.SIGSTOP)  # it cannot even see that its postmaster is dead
@@ -138,12 +144,28 @@ def test_the_first_server_dead_and_backends_left(cluster: Cluster) -> None:
     assert attached(number) == "1"
     assert WRITER.processes(component) == {pid}
     WRITER.stop_effect(component).make()
-    stat = stat_of(pid)
-    assert stat is None or stat.dead
+    assert processes_on(str(cluster.data)) == set()  # what ends holds nothing some moments before it is gone
     assert attached(number) in {None, "0"}
+    assert control.until(lambda: (stat := stat_of(pid)) is None or stat.dead, 10)
     writing.wait(10)
     WRITER.start_effect(component).make()
     assert cluster.value("select 1") == 1
+
+
+def test_a_server_that_is_being_stopped_ends_before_it_is_started(cluster: Cluster) -> None:
+    """A smart shutdown waits for its clients: as one that writes a large checkpoint, it is there and takes nobody."""
+    component = identify(WRITER, cluster)
+    first = cluster.pid
+    client = sleeping_client(cluster)
+    ends = time.monotonic() + 10
+    os.kill(first, signal.SIGTERM)
+    while not (server := postmaster_on(str(cluster.data))) or server.lock.status != "stopping":
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    WRITER.stop_effect(component).undo()
+    assert cluster.pid != first
+    assert cluster.value("select 1") == 1
+    client.wait(10)
 
 
 def test_a_server_without_its_files_is_stopped(cluster: Cluster) -> None:

@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the writer says of real servers: their files, their facts, and what a replica of them would lack."""
 
+import contextlib
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from slackwater.model.component import FileRole, FileSet
 from slackwater.model.facts import Severity
+from slackwater.recovery.checks import standing_against
+from slackwater.system.processes import command_of
+from slackwater.writers._postgresql import managed
 from slackwater.writers._postgresql.controlfile import read_control_file
 from slackwater.writers.postgresql import PostgresqlWriter
 from tests.platform.postgresql_support import OWNER, PROGRAMS, Cluster, as_owner, codes, identify, new_cluster
@@ -16,6 +23,7 @@ from tests.platform.postgresql_support import OWNER, PROGRAMS, Cluster, as_owner
 pytestmark = [pytest.mark.root, pytest.mark.postgresql]
 
 WRITER = PostgresqlWriter()
+LAST = ("global/pg_control",)
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def test_a_server_is_named_by_its_data_directory_and_knows_itself(version: int) 
         assert component.findings == ()
         assert component.survives_power_cut
         assert component.main_pid == cluster.pid
-        assert component.files == (FileSet(FileRole.DATA, str(cluster.data)),)
+        assert component.files == (FileSet(FileRole.DATA, str(cluster.data), log="pg_wal", last=LAST),)
         assert component.configuration == ()
         facts = component.facts
         assert str(facts["version"]).startswith(f"{version}.")
@@ -63,6 +71,8 @@ def test_everything_that_links_lead_to_belongs_to_it(cluster: Cluster) -> None:
     (cluster.data / "pg_hba.conf").symlink_to(home / "hba.conf")
     (cluster.data / "log").symlink_to(home / "logs")
     (home / "more.conf").write_text("work_mem = 5MB\n")
+    (home / "key").write_text("a secret")  # no configuration: no setting comes from it
+    (cluster.data / "server.key").symlink_to(home / "key")
     cluster.configure(f"include '{home}/more.conf'\n")
     cluster.start()
     cluster.sql(f"create tablespace space location '{home}/space'")
@@ -70,7 +80,7 @@ def test_everything_that_links_lead_to_belongs_to_it(cluster: Cluster) -> None:
     component = identify(WRITER, cluster)
     assert component.refusals == ()
     assert set(component.files) == {
-        FileSet(FileRole.DATA, str(cluster.data)),
+        FileSet(FileRole.DATA, str(cluster.data), last=LAST),
         FileSet(FileRole.LOG, str(home / "wal/real"), "pg_wal"),
         FileSet(FileRole.TABLESPACE, str(home / "space"), f"pg_tblspc/{number}"),
     }
@@ -135,8 +145,66 @@ def test_a_managed_server_is_named_as_such(cluster: Cluster) -> None:
     component = identify(WRITER, cluster)
     assert component.facts["managed_by"] == "Patroni"
     assert codes(component) == {"managed"}
+    assert "patronictl pause" in component.findings[0].hint
+    (finding,) = standing_against(component)
+    assert (finding.code, finding.severity, finding.hint) == ("managed", Severity.REFUSAL, component.findings[0].hint)
+    (cluster.data / "patroni.dynamic.json").write_text('{"pause": true}')
+    (finding,) = standing_against(identify(WRITER, cluster))
+    assert (finding.code, finding.severity) == ("managed", Severity.WARNING)
     (cluster.data / "patroni.dynamic.json").unlink()
     assert "managed_by" not in identify(WRITER, cluster).facts
+
+
+@contextlib.contextmanager
+def standing_in(folder: Path, *words: str) -> Iterator[None]:
+    """A process with the name and the words of a manager's, which does nothing."""
+    program = folder / words[0]
+    program.write_bytes(Path("/bin/bash").read_bytes())
+    program.chmod(0o755)
+    one = subprocess.Popen([program, "-c", "sleep 300 & wait", *words[1:]], start_new_session=True)
+    try:
+        ends = time.monotonic() + 10
+        while command_of(one.pid) != words[0]:
+            assert time.monotonic() < ends
+            time.sleep(0.01)
+        yield
+    finally:
+        os.killpg(one.pid, signal.SIGKILL)
+        one.wait()
+
+
+def test_repmgr_is_known_by_the_file_that_it_runs_with(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.start()
+    (tmp_path / "repmgr.conf").write_text(f"node_id=1\ndata_directory='{cluster.data}'\n")
+    (tmp_path / "other.conf").write_text("node_id=2\ndata_directory='/srv/other'\n")
+    with standing_in(tmp_path, "repmgrd", "-f", str(tmp_path / "other.conf")):
+        assert "managed_by" not in identify(WRITER, cluster).facts
+    with standing_in(tmp_path, "repmgrd", "-f", str(tmp_path / "repmgr.conf")):
+        component = identify(WRITER, cluster)
+        assert component.facts["managed_by"] == "repmgr"
+        (finding,) = standing_against(component)
+        assert (finding.code, finding.severity) == ("managed", Severity.REFUSAL)
+        assert "Stop repmgrd on every node" in finding.hint
+
+
+def test_pacemaker_is_known_by_its_resource_and_bears_it_in_maintenance(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cib = tmp_path / "cib.xml"
+    monkeypatch.setattr(managed, "_PACEMAKER_CIB", str(cib))
+    cluster.start()
+    resource = '<primitive id="db" class="ocf" provider="heartbeat" type="pgsql"/>'
+    mode = '<nvpair id="x" name="maintenance-mode" value="{}"/>'
+    cib.write_text(f"<cib>{resource}{mode.format('false')}</cib>")
+    assert "managed_by" not in identify(WRITER, cluster).facts, "it does not run"
+    with standing_in(tmp_path, "pacemakerd"):
+        component = identify(WRITER, cluster)
+        assert component.facts["managed_by"] == "Pacemaker"
+        assert [each.severity for each in standing_against(component)] == [Severity.REFUSAL]
+        cib.write_text(f"<cib>{resource}{mode.format('true')}</cib>")
+        assert [each.severity for each in standing_against(identify(WRITER, cluster))] == [Severity.WARNING]
+        cib.write_text(f"<cib>{mode.format('false')}</cib>")
+        assert "managed_by" not in identify(WRITER, cluster).facts, "it manages something else"
 
 
 def test_a_server_on_files_that_were_moved_away_is_refused(cluster: Cluster) -> None:

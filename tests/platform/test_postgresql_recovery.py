@@ -62,7 +62,7 @@ def rewrite(component: Component, clone: Path, known: Sequence[Facts] = ()) -> F
     """Through a descriptor, as a provider that has the clone out of everybody's sight hands it out."""
     fd = os.open(clone, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return WRITER.rewrite(component, {component.files[0].path: f"/proc/self/fd/{fd}"}, known, "2026-11-22-1")
+        return WRITER.rewrite(component, {component.files[0].path: f"/proc/self/fd/{fd}"}, {}, known, "2026-11-22-1")
     finally:
         os.close(fd)
 
@@ -320,7 +320,7 @@ def test_confirm_and_settle_do_not_take_a_server_in_recovery_for_a_recovered_one
     learnt = recovery.switch(replica)
     conf = cluster.data / "postgresql.auto.conf"
     # A recovery that never ends: the first history that the engine asks for takes longer than anybody waits.
-    conf.write_text(conf.read_text().replace("*) false", "*) sleep 100 ; false"))
+    conf.write_text(conf.read_text().replace("*) cp", "*) sleep 100 ; cp"))
     as_owner(str(cluster.programs / "pg_ctl"), "-D", str(cluster.data), "-l", str(cluster.home / "log"), "-W", "start")
     time.sleep(0.5)
     with pytest.raises(SlackwaterError, match="still in recovery"):

@@ -3,15 +3,28 @@
 
 import os
 import stat
-from types import TracebackType
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType, TracebackType
 from typing import Self
 
+from sqlalchemy import select
+
+from slackwater.catalog import schema
+from slackwater.catalog.clones import Clones
+from slackwater.catalog.clones import add_unknown as add_clone
 from slackwater.catalog.database import UNTOUCHED, CatalogError, Database
 from slackwater.catalog.migrate import migrate, version_of
 from slackwater.catalog.replicas import Replicas
+from slackwater.catalog.replicas import add_unknown as add_replica
 from slackwater.catalog.schema import VERSIONS, metadata
-from slackwater.catalog.sessions import Clock, Sessions
+from slackwater.catalog.sessions import Clock, Sessions, reserve
+from slackwater.catalog.sessions import add_unknown as add_session
 from slackwater.errors import RightsError
+from slackwater.model.clone import Clone
+from slackwater.model.replica import Replica
+from slackwater.model.session import Session
+
+_NO_DAYS: Mapping[str, int] = MappingProxyType({})
 
 
 class Catalog:
@@ -20,7 +33,8 @@ class Catalog:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self.sessions = Sessions(database, clock)
-        self.replicas = Replicas(database)
+        self.replicas = Replicas(database, clock)
+        self.clones = Clones(database)
 
     @classmethod
     def open(cls, path: str, *, create: bool, clock: Clock) -> Self:
@@ -42,6 +56,30 @@ class Catalog:
                 _make_file(path)
             return cls(_for_writing(path), clock)
         return cls(_for_looking(path) if size_bytes else _empty(path), clock)
+
+    def days(self) -> dict[str, int]:
+        """The last number that was given out on each day."""
+        with self._database.read() as connection:
+            return {row.day: row.last for row in connection.execute(select(schema.days))}
+
+    def merge(
+        self,
+        sessions: Iterable[Session],
+        replicas: Iterable[Replica],
+        days: Mapping[str, int] = _NO_DAYS,
+        clones: Iterable[Clone] = (),
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Take in what is not known yet, all of it or nothing; what is known stays as it is. Idempotent.
+
+        Returns: the ids of the sessions and of the replicas that are new.
+        """
+        with self._database.write() as connection:
+            for day, last in days.items():
+                reserve(connection, f"{day}-{last}")
+            for clone in clones:
+                add_clone(connection, clone)
+            new_sessions = tuple(each.id for each in sessions if add_session(connection, each))
+            return new_sessions, tuple(each.id for each in replicas if add_replica(connection, each))
 
     def check(self) -> tuple[str, ...]:
         """What SQLite finds wrong with its own file; empty when all is well. Reads the whole file."""
@@ -121,7 +159,7 @@ def _size_bytes(path: str) -> int | None:
     if not stat.S_ISREG(status.st_mode):
         raise CatalogError(f"{path} is not a file, so it is no catalog.", data="Nothing was changed.")
     if not os.access(path, os.R_OK | os.W_OK):
-        raise _not_allowed(path)
+        raise _read_only(path) if os.statvfs(path).f_flag & os.ST_RDONLY else _not_allowed(path)
     return status.st_size
 
 
@@ -134,6 +172,14 @@ def _make_file(path: str) -> None:
         raise _not_allowed(path) from e
     except OSError as e:
         raise CatalogError(f"The catalog {path} cannot be made: {e.strerror}.", data=UNTOUCHED) from e
+
+
+def _read_only(path: str) -> CatalogError:
+    return CatalogError(
+        f"The catalog {path} lies on a filesystem that is read-only now.",
+        data=UNTOUCHED,
+        hint=f"See why (dmesg), then: mount -o remount,rw $(findmnt -no TARGET --target {path})",
+    )
 
 
 def _not_allowed(path: str) -> RightsError:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Connections, transactions, and what their failures mean for the user."""
 
+import os
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.exc import DBAPIError, StatementError
 
+from slackwater import SQLITE_APPLICATION_ID
 from slackwater.errors import BusyError, SlackwaterError
 
 UNTOUCHED = "Replicas on the storage are untouched."
@@ -77,6 +80,7 @@ class Database:
         """Let readers and one writer go on side by side; the file remembers it. Idempotent."""
         with explained(self.path), self._engine.connect() as connection:
             driver: Any = connection.connection.driver_connection
+            driver.execute(f"PRAGMA application_id={SQLITE_APPLICATION_ID}")
             driver.execute("PRAGMA journal_mode=WAL")
 
     def _on_connect(self, *statements: str) -> None:
@@ -121,7 +125,16 @@ def explained(path: str) -> Iterator[None]:
         why = e.orig if isinstance(e, StatementError) else e
         raise CatalogError(f"The catalog {path} cannot store a value: {why}.", data=UNTOUCHED) from e
     except ValueError as e:
-        raise CatalogError(f"The catalog {path} holds a value that cannot be read: {e}.", data=UNTOUCHED) from e
+        raise CatalogError(
+            f"The catalog {path} holds a value that cannot be read: {e}.", data=UNTOUCHED, hint=rebuild_hint(path)
+        ) from e
+
+
+def rebuild_hint(path: str) -> str:
+    """The command that moves a catalog away with its -wal and -shm files, and restores it from the storage."""
+    aside = os.path.join(os.path.dirname(path), "damaged")
+    move = f"mkdir -p {shlex.quote(aside)} && mv {shlex.quote(path)}* {shlex.quote(aside)}/"
+    return f"Each replica describes itself on its storage: {move} && slackwater catalog rebuild"
 
 
 def _failure(path: str, error: BaseException | None) -> SlackwaterError:
@@ -136,11 +149,11 @@ def _failure(path: str, error: BaseException | None) -> SlackwaterError:
         return CatalogError(
             f"The catalog {path} is damaged or is not a catalog: {error}.",
             data=UNTOUCHED,
-            hint="Move it aside together with its -wal and -shm files, or put one back from a backup. Each replica "
-            "describes itself on its storage, in components.json and RECOVER.txt.",
+            hint=rebuild_hint(path),
         )
     if primary == sqlite3.SQLITE_FULL:
-        return CatalogError(f"The catalog {path} cannot grow: the disk is full.", data=UNTOUCHED, hint="Make room.")
+        sentence = f"The catalog {path} cannot grow: the disk is full."
+        return CatalogError(sentence, data=UNTOUCHED, hint=f"Make room: df {path}")
     # A full disk too: SQLite calls it an I/O error where its shared memory could not grow (SQLITE_IOERR_SHMSIZE).
     return CatalogError(
         f"The catalog {path} cannot be read or written: {error}.",

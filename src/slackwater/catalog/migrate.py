@@ -5,7 +5,7 @@ import os
 
 from sqlalchemy import Connection
 
-from slackwater.catalog.database import UNTOUCHED, CatalogError, Database
+from slackwater.catalog.database import UNTOUCHED, CatalogError, Database, rebuild_hint
 from slackwater.catalog.schema import VERSIONS
 from slackwater.errors import UsageError
 
@@ -26,13 +26,17 @@ def version_of(connection: Connection, path: str) -> str | None:
         "alembic_version" in tables and connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
     )
     if not found:
-        raise CatalogError(f"{path} is a database, but not a catalog of slackwater.", data="Nothing was changed.")
+        raise CatalogError(
+            f"{path} is a database, but not a catalog of slackwater.",
+            data="Nothing was changed.",
+            hint=rebuild_hint(path),
+        )
     if found not in VERSIONS:
         raise UsageError(
             f"The catalog {path} was written by a newer version of slackwater "
             f"(its schema is {found}, this version knows up to {VERSIONS[-1]}).",
             data=f"Nothing was changed. {UNTOUCHED}",
-            hint="Update slackwater on this host.",
+            hint="Update slackwater on this host. Replicas can be recovered without it: RECOVER.txt beside each.",
             code="newer-catalog",
         )
     return str(found)

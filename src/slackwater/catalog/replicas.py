@@ -4,24 +4,25 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, null, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, exists, insert, literal_column, null, select, update
 
 from slackwater.catalog import ids, schema
 from slackwater.catalog.database import Database
-from slackwater.catalog.sessions import reserve
+from slackwater.catalog.sessions import Clock, reserve
 from slackwater.errors import NotFoundError, RefusedError
-from slackwater.model.replica import BackupComponents, Replica, ReplicaKind, ReplicaState
+from slackwater.model.replica import BackupComponents, Replica, ReplicaKind, ReplicaState, Verification
 
 _TABLE = schema.replicas
-_FLAGS = ("state", "pinned", "verified", "read_only", "presented")
+_FLAGS = ("state", "pinned", "verified", "read_only", "presented", "verification", "used")
 _COLUMNS = [_TABLE.c.document, *(_TABLE.c[name] for name in _FLAGS)]
 
 
 class Replicas:
     """The replicas of a catalog."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
+        self._clock = clock
 
     def add(self, replica: Replica) -> None:
         """Store a replica. Idempotent.
@@ -80,6 +81,10 @@ class Replicas:
     ) -> tuple[Replica, ...]:
         """Replicas, newest first.
 
+        One that bears a moment that is still to come was made while the clock was ahead. Where another one of its
+        specification was made since, it comes last: it only looks newer. So does one after which a session here made
+        another that bears an earlier moment: the clock was set in between.
+
         Args:
             specification: only its replicas.
             kind: only backups, or only what recoveries set aside.
@@ -88,7 +93,8 @@ class Replicas:
             unverified: only those that were never verified.
             limit: no more than these.
         """
-        wanted = select(*_COLUMNS).order_by(_TABLE.c.created.desc(), _TABLE.c.id.desc()).limit(limit)
+        newest_first = (_seems_newer(self._clock.now()), _TABLE.c.created.desc(), _TABLE.c.id.desc())
+        wanted = select(*_COLUMNS).order_by(*newest_first).limit(limit)
         for column, value in ((_TABLE.c.specification, specification), (_TABLE.c.kind, kind), (_TABLE.c.state, state)):
             if value is not None:
                 wanted = wanted.where(column == value)
@@ -143,14 +149,27 @@ class Replicas:
         with self._database.write() as connection:
             _set(connection, replica, pinned=False)
 
-    def set_verified(self, replica: str, verified: datetime | None) -> None:
-        """Store when it was last proven to recover; None takes that back.
+    def set_verified(self, replica: str, verification: Verification) -> None:
+        """Store how its verification ended: one that failed takes it out of the good ones, a passed one puts it back.
 
         Raises:
             NotFoundError: there is no such replica.
         """
         with self._database.write() as connection:
-            _set(connection, replica, verified=verified)
+            state = _get(connection, replica).state
+            if state in (ReplicaState.GOOD, ReplicaState.FAILED):
+                state = ReplicaState.GOOD if verification.passed else ReplicaState.FAILED
+            verified = verification.at if verification.passed else None
+            _set(connection, replica, verification=verification, verified=verified, state=state)
+
+    def set_used(self, replica: str, at: datetime) -> None:
+        """Store that it was mounted read-write.
+
+        Raises:
+            NotFoundError: there is no such replica.
+        """
+        with self._database.write() as connection:
+            _set(connection, replica, used=at)
 
     def remove(self, replica: str) -> None:
         """Forget a replica that is gone from the storage. Idempotent; its id stays taken."""
@@ -158,9 +177,33 @@ class Replicas:
             connection.execute(delete(_TABLE).where(_TABLE.c.id == replica))
 
 
+def add_unknown(connection: Connection, replica: Replica) -> bool:
+    """Store a replica with all that was decided about it, unless it is known; whether it was stored."""
+    if connection.execute(select(_TABLE.c.id).where(_TABLE.c.id == replica.id)).first():
+        return False
+    reserve(connection, replica.id)
+    flags = {name: getattr(replica, name) for name in _FLAGS}
+    connection.execute(insert(_TABLE).values(id=replica.id, **_columns_of(replica.document), **flags))
+    return True
+
+
 def _columns_of(document: BackupComponents) -> dict[str, Any]:
     names = ("kind", "specification", "created", "consistency")
     return {"document": document, **{name: getattr(document, name) for name in names}}
+
+
+def _seems_newer(now: datetime) -> ColumnElement[bool]:
+    """Whether a replica is of a moment to come, and another of its specification was stored after it that is not.
+
+    SQLite counts its rows up (https://sqlite.org/lang_createtable.html, ROWIDs), whatever the clock says.
+    """
+    other = _TABLE.alias("other")
+    later = literal_column("other.rowid") > literal_column("replicas.rowid")
+    same = other.c.specification == _TABLE.c.specification
+    since = exists().where(same, other.c.created <= now, later)
+    ran = select(schema.sessions.c.id).where(schema.sessions.c.process != "")
+    set_back = exists().where(same, other.c.created < _TABLE.c.created, later, other.c.id.in_(ran))
+    return ((_TABLE.c.created > now) & since) | set_back
 
 
 def _get(connection: Connection, replica: str) -> Replica:

@@ -14,12 +14,13 @@ from sqlalchemy import Boolean, Column, Integer, MetaData, Table, Text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
-from slackwater.model.plan import Consistency
-from slackwater.model.replica import BackupComponents, ReplicaKind, ReplicaState
+from slackwater.model.clone import CloneDocument, CloneKind, CloneState
+from slackwater.model.hold import Consistency
+from slackwater.model.replica import BackupComponents, ReplicaKind, ReplicaState, Verification
 from slackwater.model.session import Message, Outcome, PhaseRecord, SessionKind
 
 #: Every schema there was, oldest first; the last is this version's.
-VERSIONS = ("0001",)
+VERSIONS = ("0001", "0002")
 
 
 class Moment(TypeDecorator[datetime]):
@@ -120,4 +121,20 @@ replicas = Table(
     Column("read_only", Boolean, nullable=False),
     Column("presented", Boolean, nullable=False),
     Column("document", Document(BackupComponents), nullable=False),
+    Column("verification", Document(Verification | None), nullable=False, server_default="null"),
+    Column("used", Moment),
+)
+
+clones = Table(
+    "clones",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("kind", Word(CloneKind), nullable=False),
+    Column("replica", Text, nullable=False),
+    Column("specification", Text, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment),
+    Column("state", Word(CloneState), nullable=False),
+    Column("document", Document(CloneDocument), nullable=False),
 )

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions: giving out ids, telling how they stand, and what they left to know."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import fields
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, case, insert, null, select, update
+from sqlalchemy import Connection, Row, case, delete, func, insert, null, select, text, update
 
 from slackwater.catalog import ids, schema
 from slackwater.catalog.database import Database
@@ -139,6 +139,32 @@ class Sessions:
         with self._database.read() as connection:
             return tuple(map(_session, connection.execute(wanted)))
 
+    def forget(self, before: datetime, referred: Collection[str]) -> tuple[str, ...]:
+        """Forget sessions that ended before a moment, with all they told; returns their ids, which stay taken.
+
+        Those in `referred` stay, and the newest of each specification. Of a recovery that learnt something only the
+        story goes: what it took (a timeline) is never given out again.
+        """
+        newest = select(func.max(_TABLE.c.started)).group_by(_TABLE.c.specification)
+        old = (_TABLE.c.ended < before) & _TABLE.c.started.not_in(newest)
+        with self._database.write() as connection:
+            found = connection.execute(select(_TABLE.c.id, _TABLE.c.document).where(old)).all()
+            going = {row.id: "recovered" in row.document for row in found if row.id not in referred}
+            for session, learnt in going.items():
+                this = _TABLE.c.id == session
+                thinned = update(_TABLE).where(this).values(phases=(), messages=())
+                connection.execute(thinned if learnt else delete(_TABLE).where(this))
+        return tuple(session for session, learnt in going.items() if not learnt)
+
+    def ran(self) -> tuple[str, ...]:
+        """Ids of the sessions that ran here, in the order in which they began, whatever the clock said then.
+
+        Those that another catalog or a document told of are not among them. SQLite counts its rows up.
+        """
+        wanted = select(_TABLE.c.id).where(_TABLE.c.process != "").order_by(text("rowid"))
+        with self._database.read() as connection:
+            return tuple(connection.execute(wanted).scalars())
+
     def recoveries(self, component: ComponentRef) -> tuple[Facts, ...]:
         """What earlier recoveries of a component learnt, oldest first: their `document["recovered"][component]`.
 
@@ -153,6 +179,19 @@ class Sessions:
             documents = list(connection.execute(wanted).scalars())
         recovered = (document.get("recovered", {}) for document in documents)
         return tuple(each[str(component)] for each in recovered if str(component) in each)
+
+
+def add_unknown(connection: Connection, session: Session) -> bool:
+    """Store a session of another catalog under its own id, unless that is known; whether it was stored.
+
+    It has no process then: when it ran, compared with those that ran here, is not known.
+    """
+    if connection.execute(select(_TABLE.c.id).where(_TABLE.c.id == session.id)).first():
+        return False
+    reserve(connection, session.id)
+    number = (ids.split(session.id) or ("", 0))[1]
+    connection.execute(insert(_TABLE).values(number=number, **{**_values(session), "process": ""}))
+    return True
 
 
 def reserve(connection: Connection, session: str) -> None:

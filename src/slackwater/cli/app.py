@@ -15,16 +15,21 @@ from slackwater.errors import SlackwaterError, UsageError
 _Function = TypeVar("_Function", bound=Callable[..., object])
 _WIDTH = 78
 _ORDER = (
+    "try",
     "discover",
     "spec",
     "backup",
     "replica",
     "recover",
+    "clone",
+    "schedule",
     "status",
     "session",
     "reconcile",
     "catalog",
     "doctor",
+    "writer",
+    "provider",
     "demo",
 )
 _SETTINGS = {"help_option_names": ["-h", "--help"]}

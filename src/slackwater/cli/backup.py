@@ -10,6 +10,7 @@ from slackwater.cli.frame import do, open_cell
 from slackwater.cli.hints import misplaced
 from slackwater.cli.options import Json, Preview, Progress, Target, Wait, refuse_verb, wait_s
 from slackwater.cli.progress import listening
+from slackwater.cli.waiting import ASKING, waiting
 from slackwater.errors import (
     BusyError,
     CrashOnlyError,
@@ -53,5 +54,6 @@ def backup(
         from slackwater.sessions import backup as sessions
 
         if preview:
-            return do(partial(sessions.preview, cell, target))
+            with waiting(ASKING, unless=json):
+                return do(partial(sessions.preview, cell, target))
         return do(partial(sessions.backup, cell, target, wait_s=wait_s(wait, cell), listener=listener))

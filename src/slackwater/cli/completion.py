@@ -27,6 +27,13 @@ def replicas(incomplete: str) -> list[str]:
     return _ids("SELECT id FROM replicas ORDER BY created DESC LIMIT ?", incomplete)
 
 
+def clones(incomplete: str) -> list[str]:
+    """Names of clones that begin so, newest first."""
+    return [
+        each for each in _ids("SELECT name FROM clones ORDER BY created DESC LIMIT ?", incomplete) if each != "latest"
+    ]
+
+
 def sessions(incomplete: str) -> list[str]:
     """Ids of sessions that begin so, newest first, and `latest`."""
     return _ids("SELECT id FROM sessions ORDER BY started DESC LIMIT ?", incomplete)

@@ -8,6 +8,7 @@ import typer
 from slackwater.cli.app import verb
 from slackwater.cli.frame import do, open_cell
 from slackwater.cli.options import Json
+from slackwater.cli.waiting import ASKING, waiting
 
 
 def join(app: typer.Typer) -> None:
@@ -24,4 +25,5 @@ def discover(json: Json = False) -> object:
     cell = open_cell()
     from slackwater.sessions import discover as sessions
 
-    return do(partial(sessions.discover, cell))
+    with waiting(ASKING, unless=json):
+        return do(partial(sessions.discover, cell))

@@ -6,7 +6,7 @@ import platform
 import sys
 from collections.abc import Callable
 from glob import glob
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,26 +14,41 @@ from slackwater.cli.app import verb
 from slackwater.cli.frame import open_cell
 from slackwater.cli.options import Json
 from slackwater.cli.values import Check, Diagnosis, Health
-from slackwater.errors import SlackwaterError
+from slackwater.cli.waiting import EXAMINING, waiting
+from slackwater.errors import RightsError, SlackwaterError
 
 if TYPE_CHECKING:
     from slackwater.sessions.cell import Cell
 
 Found = tuple[Health, str, str]
+_Bundle = Annotated[
+    str, typer.Option("--bundle", metavar="FILE", help="Write what a bug report needs into a new file (.tar.gz).")
+]
 
 
 def join(app: typer.Typer) -> None:
     """Add the command to the application."""
-    verb(app, "doctor", "slackwater doctor", "slackwater doctor --json")(doctor)
+    examples = ("slackwater doctor", "slackwater doctor --json", "slackwater doctor --bundle report.tar.gz")
+    verb(app, "doctor", *examples, fails=(RightsError,))(doctor)
 
 
-def doctor(json: Json = False) -> Diagnosis:
+def doctor(bundle: _Bundle = "", json: Json = False) -> object:
     """Check what slackwater stands on here, and how to mend it.
 
-    The exit status is 1 when something failed; notes are only worth knowing.
+    The exit status is 1 when something failed; notes are only worth knowing. With --bundle the answer is a file with
+    all that a bug report needs, from which secrets are removed.
     """
     cell = open_cell()
-    return Diagnosis(tuple(_look(name, look, cell) for name, look in CHECKS.items()))
+    with waiting(EXAMINING, unless=json):
+        diagnosis = Diagnosis(tuple(_look(name, look, cell) for name, look in CHECKS.items()))
+    if not bundle:
+        return diagnosis
+    from slackwater.cli.bundle import make
+    from slackwater.hosts.rights import require_root
+
+    require_root()
+    with waiting(EXAMINING, unless=json):
+        return make(cell, bundle, diagnosis)
 
 
 def _look(name: str, look: Callable[["Cell"], Found], cell: "Cell") -> Check:
@@ -90,6 +105,15 @@ def _detached(cell: "Cell") -> Found:
         return Health.NOTE, "Only root may make detached mounts.", "Run it with sudo."
     except OSError as e:
         return Health.FAILED, f"Detached mounts cannot be made: {e.strerror}.", "Linux 5.2 and later can."
+
+
+def _namespaces(cell: "Cell") -> Found:
+    from slackwater.system import namespaces
+
+    if why := namespaces.impossible():
+        said = f"An engine cannot be kept apart on a clone, so replicas on Btrfs cannot be verified: {why}."
+        return Health.NOTE, said, "Run it as root on the host itself, not in a container."
+    return _ok("An engine on a clone can be kept apart, in namespaces of its own.")
 
 
 def _postgresql(cell: "Cell") -> Found:
@@ -163,12 +187,19 @@ def _filesystem(path: str) -> str:
 
 
 def _catalog(cell: "Cell") -> Found:
-    if not os.path.exists(cell.places.catalog_file):
-        return Health.NOTE, f"{cell.places.catalog_file} is not there yet; the first session makes it.", ""
+    path = cell.places.catalog_file
+    if not (os.path.exists(path) and os.path.getsize(path)):
+        if os.path.exists(cell.places.owner_file):
+            return Health.NOTE, f"There is no catalog at {path}.", "If there was one: slackwater catalog rebuild"
+        return Health.NOTE, f"{path} is not there yet; the first session makes it.", ""
     damage = cell.catalog.check()
     if damage:
-        return Health.FAILED, f"{cell.places.catalog_file} is damaged: {damage[0]}.", "Put it back from a backup of it."
-    return _ok(f"{len(cell.catalog.replicas.list())} replicas, {len(cell.catalog.sessions.list())} sessions.")
+        return (
+            Health.FAILED,
+            f"{cell.places.catalog_file} is damaged: {damage[0]}.",
+            "Move it away, then: slackwater catalog rebuild",
+        )
+    return _ok(f"Replicas: {len(cell.catalog.replicas.list())}. Sessions: {len(cell.catalog.sessions.list())}.")
 
 
 def _journal(cell: "Cell") -> Found:
@@ -193,6 +224,7 @@ CHECKS: dict[str, Callable[["Cell"], Found]] = {
     "btrfs": _kernel,
     "freezer": _freezer,
     "detached mounts": _detached,
+    "namespaces": _namespaces,
     "psycopg": _postgresql,
     "plug-ins": _plugins,
     "settings": _settings,

@@ -2,6 +2,7 @@
 """What the words of other tools mean here, and what a mistyped word was probably meant to be."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 
 #: Word → the command that does it here.
@@ -11,10 +12,15 @@ _TOP = {
     **dict.fromkeys(("snapshot", "snap", "dump", "save", "protect", "basebackup", "run"), "backup"),
     **dict.fromkeys(("list", "ls", "list-backups", "backups", "snapshots", "archives", "replicas"), "replica list"),
     **dict.fromkeys(("delete", "del", "rm", "remove", "forget", "drop", "expire"), "replica delete ID"),
-    **dict.fromkeys(("show", "info", "inspect", "mount", "present", "ls-replica"), "replica show ID"),
+    **dict.fromkeys(("show", "info", "inspect", "ls-replica"), "replica show ID"),
+    **dict.fromkeys(("mount", "present", "browse", "explore"), "replica mount ID"),
+    **dict.fromkeys(("umount", "unmount", "unpresent"), "replica unmount ID"),
+    **dict.fromkeys(("verify", "prove", "drill", "test-restore"), "replica verify ID"),
+    **dict.fromkeys(("sandbox", "branch", "fork", "thin-clone"), "clone create ID --name NAME"),
+    **dict.fromkeys(("trial", "rehearse", "simulate"), "try WRITER:COMPONENT"),
     **dict.fromkeys(("pin", "lock", "keep", "protect-replica"), "replica pin ID"),
     **dict.fromkeys(("unpin", "unlock"), "replica unpin ID"),
-    **dict.fromkeys(("umount", "unmount", "unpresent", "cleanup", "clean", "gc", "repair", "fix"), "reconcile"),
+    **dict.fromkeys(("cleanup", "clean", "gc", "repair", "fix"), "reconcile"),
     **dict.fromkeys(("scan", "probe", "find", "detect", "applications", "components"), "discover"),
     **dict.fromkeys(
         ("init", "add", "create", "new", "config", "configure", "setup"), "spec create NAME WRITER:COMPONENT"
@@ -22,8 +28,10 @@ _TOP = {
     **dict.fromkeys(("specs", "specification", "specifications", "policies", "jobs"), "spec list"),
     **dict.fromkeys(("log", "logs", "history", "sessions", "ps", "tasks"), "session list"),
     **dict.fromkeys(("abort", "cancel", "kill", "stop"), "session abort ID"),
-    **dict.fromkeys(("check", "verify", "fsck", "scrub", "validate"), "catalog check"),
+    **dict.fromkeys(("check", "fsck", "scrub", "validate"), "catalog check"),
     **dict.fromkeys(("health", "diagnose", "debug"), "doctor"),
+    **dict.fromkeys(("cron", "timer", "timers", "schedules", "automate", "periodic"), "schedule list"),
+    **dict.fromkeys(("prune", "rotate", "retention", "purge"), "replica list --retention"),
     **dict.fromkeys(("stat", "state", "summary"), "status"),
     "help": "--help",
     "version": "--version",
@@ -35,13 +43,20 @@ _BELOW: Mapping[str, Mapping[str, str]] = {
     "replica": {
         **dict.fromkeys(("ls", "all"), "replica list"),
         **dict.fromkeys(("rm", "remove", "del", "forget", "expire", "prune"), "replica delete ID"),
-        **dict.fromkeys(("info", "inspect", "get", "mount", "present"), "replica show ID"),
+        **dict.fromkeys(("info", "inspect", "get"), "replica show ID"),
+        **dict.fromkeys(("present", "browse", "open"), "replica mount ID"),
         **dict.fromkeys(("lock", "hold", "keep"), "replica pin ID"),
         **dict.fromkeys(("unlock", "release"), "replica unpin ID"),
         **dict.fromkeys(("restore", "recover", "rollback", "revert", "use"), "recover SPEC --replica ID"),
         **dict.fromkeys(("create", "new", "make", "take", "add"), "backup SPEC"),
-        **dict.fromkeys(("umount", "unmount"), "reconcile"),
-        **dict.fromkeys(("check", "verify"), "catalog check"),
+        **dict.fromkeys(("umount", "unpresent", "close"), "replica unmount ID"),
+        **dict.fromkeys(("check", "test", "prove"), "replica verify ID"),
+        "clone": "clone create ID --name NAME",
+    },
+    "schedule": {
+        **dict.fromkeys(("ls", "all", "show", "status"), "schedule list"),
+        **dict.fromkeys(("add", "create", "new", "set", "on"), "schedule enable SPEC --daily 02:00"),
+        **dict.fromkeys(("rm", "remove", "delete", "off", "stop"), "schedule disable SPEC"),
     },
     "spec": {
         **dict.fromkeys(("ls", "all"), "spec list"),
@@ -56,7 +71,10 @@ _BELOW: Mapping[str, Mapping[str, str]] = {
     },
     "catalog": {
         **dict.fromkeys(("verify", "fsck", "diff", "compare"), "catalog check"),
-        **dict.fromkeys(("rebuild", "sync", "repair", "import", "adopt"), "reconcile"),
+        "sync": "reconcile",
+        **dict.fromkeys(("repair", "restore", "adopt", "recover"), "catalog rebuild"),
+        **dict.fromkeys(("dump", "save", "backup"), "catalog export FILE"),
+        **dict.fromkeys(("load", "merge"), "catalog import FILE"),
         **dict.fromkeys(("list", "ls", "show"), "replica list"),
     },
 }
@@ -78,6 +96,8 @@ _VERBS = {
     },
 }
 
+_ID = re.compile(r"\d{4}-\d\d-\d\d-\d+")
+
 
 def hint_for(word: str, noun: str, known: Sequence[str]) -> str:
     """One line that leads from a word that is no command to the one that is.
@@ -97,6 +117,8 @@ def hint_for(word: str, noun: str, known: Sequence[str]) -> str:
 
 
 def misplaced(command: str, target: str) -> str:
-    """The hint for a verb that was typed where `backup` and `recover` take a specification; empty for none."""
+    """The hint for a verb or a replica's id that was typed where a specification is taken; empty for none."""
+    if command == "recover" and _ID.fullmatch(target):
+        return f"Did you mean: slackwater recover SPEC --replica {target}"
     meant = _VERBS[command].get(target)
     return f"Did you mean: slackwater {meant}" if meant else ""

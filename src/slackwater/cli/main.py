@@ -4,6 +4,7 @@
 import json
 import os
 import sys
+import threading
 from typing import Annotated, Any
 
 import typer
@@ -12,23 +13,32 @@ from slackwater import __version__
 from slackwater.cli import (
     backup,
     catalog,
+    clone,
     demo,
     discover,
     doctor,
+    mount,
+    provider,
     reconcile,
     recover,
     replica,
+    schedule,
     session,
     spec,
     status,
+    trial,
     words,
+    writer,
 )
 from slackwater.cli.app import epilogue, new_app
+from slackwater.cli.frame import undisturbed
 from slackwater.errors import AbortedError, SlackwaterError, UsageError
 
 SCHEMA_VERSION = 1
 _INTERRUPTED = 130
 _UNKNOWN = 3
+#: How long threads may take to end after their work.
+_LOST_S = 1.0
 
 
 class DefectError(SlackwaterError):
@@ -40,6 +50,7 @@ class DefectError(SlackwaterError):
 _SENTENCE = "Take consistent replicas of applications in one still moment; turn back to any of them in seconds."
 _FIRST_STEPS = (
     "slackwater discover                                what is here?",
+    "slackwater try postgresql:15/main                  would it work here? keeps nothing",
     "slackwater spec create orders postgresql:15/main   name what to back up",
     "slackwater backup orders                           take a replica",
     "slackwater recover orders --preview                what would turning back do?",
@@ -47,7 +58,25 @@ _FIRST_STEPS = (
 )
 
 app = new_app(_SENTENCE, epilog=epilogue(_FIRST_STEPS), completion=True)
-for _each in (discover, spec, backup, replica, recover, session, status, catalog, reconcile, doctor, demo):
+for _each in (
+    trial,
+    discover,
+    spec,
+    backup,
+    replica,
+    mount,
+    recover,
+    clone,
+    schedule,
+    session,
+    status,
+    catalog,
+    reconcile,
+    doctor,
+    writer,
+    provider,
+    demo,
+):
     _each.join(app)
 
 
@@ -68,17 +97,31 @@ def _root(
 
 def run() -> None:
     """Be the command `slackwater`."""
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    _leave_the_lost(status)
+    sys.exit(status)
+
+
+def _leave_the_lost(status: int) -> None:
+    """End now if a thread waits for what never comes back (a disk that hangs): the interpreter would wait with it."""
+    others = [each for each in threading.enumerate() if each is not threading.main_thread() and not each.daemon]
+    for each in others:
+        each.join(_LOST_S)
+    if any(each.is_alive() for each in others):
+        sys.stdout.flush()
+        os._exit(status)
 
 
 def main(arguments: list[str]) -> int:
     """Run a command line, show what it returns or why it failed, and return the exit status."""
     try:
         try:
+            _tell_of_an_exercise()
             value = app(args=arguments, prog_name="slackwater", standalone_mode=False)
             if value == _INTERRUPTED:
                 raise KeyboardInterrupt
-            return _done(value, as_json=_asked(arguments, "--json"))
+            with undisturbed():
+                return _done(value, as_json=_asked(arguments, "--json"))
         except Exception as e:  # noqa: BLE001  # here ends whatever was raised, and no traceback goes further
             return _failed(error_of(e), arguments)
         except KeyboardInterrupt:
@@ -96,7 +139,7 @@ def _done(value: Any, *, as_json: bool) -> int:  # noqa: ANN401  # whatever a co
         if as_json:
             from slackwater.cli.answer import answer
 
-            _print({"schema_version": SCHEMA_VERSION, **answer(value)})
+            _print({"schema_version": SCHEMA_VERSION, **_exercise(), **answer(value)})
         else:
             from slackwater.cli.render import show
 
@@ -112,10 +155,28 @@ def _failed(error: SlackwaterError, arguments: list[str]) -> int:
         sys.stdout.write(f"SLACKWATER UNKNOWN - {error.sentence}\n")
         return _UNKNOWN
     if _asked(arguments, "--json"):
-        _print({"schema_version": SCHEMA_VERSION, "error": describe(error)})
+        _print({"schema_version": SCHEMA_VERSION, **_exercise(), "error": describe(error)})
     else:
         tell_error(error)
     return error.exit_status
+
+
+def _tell_of_an_exercise() -> None:
+    """Say that failures are rehearsed here: nobody shall take one for real, nor a replica that was lied about.
+
+    Raises:
+        SlackwaterError: what the environment names is no exercise that we may trust.
+    """
+    if _exercise():
+        from slackwater.hosts.exercise import announce
+
+        words.tell(announce())
+
+
+def _exercise() -> dict[str, str]:
+    """What JSON says of an exercise; nothing without one."""
+    path = os.environ.get("SLACKWATER_EXERCISE")
+    return {"exercise": path} if path else {}
 
 
 def describe(error: SlackwaterError) -> dict[str, Any]:
@@ -126,6 +187,7 @@ def describe(error: SlackwaterError) -> dict[str, Any]:
         "data": error.data,
         "hint": error.hint,
         "exit_status": error.exit_status,
+        "retryable": error.retryable,
     }
 
 

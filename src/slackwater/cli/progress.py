@@ -14,6 +14,7 @@ from datetime import datetime
 
 from slackwater.cli import words
 from slackwater.errors import UsageError
+from slackwater.system import journald
 from slackwater.system.story import Event, Listener
 
 _NOT_PHASES = ("note", "warning", "error")
@@ -30,7 +31,7 @@ def listening(how: str) -> Iterator[Listener | None]:
         UsageError: none of these.
     """
     makers: dict[str, Callable[[], Listener | None]] = {
-        "auto": lambda: _Lines() if _terminal() else _plain,
+        "auto": lambda: _Journal() if journald.connected() else _Lines() if terminal() else _plain,
         "plain": lambda: _plain,
         "json": lambda: _json,
         "none": lambda: None,
@@ -76,6 +77,39 @@ class _Lines:
             _write("\n")
 
 
+class _Journal:
+    """In a unit of systemd: entries of its journal, with fields to search by."""
+
+    def __init__(self) -> None:
+        self._session = self._phase = ""
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "session":
+            self._session = event.text
+        if event.kind in ("phase", "phase-end"):
+            self._phase = event.text if event.kind == "phase" else ""
+        message, priority = _ENTRIES[event.kind]
+        if event.kind == "end" and ":" in event.text:
+            priority = _ERROR
+        if message:
+            journald.send(
+                message.format(event.text), priority,
+                SESSION=self._session, SPEC=event.specification, PHASE=self._phase,
+            )  # fmt: skip
+
+
+_ERROR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
+_ENTRIES = {
+    "session": ("session {}", _INFO),
+    "phase": ("{}", _INFO),
+    "phase-end": ("", _INFO),
+    "note": ("{}", _NOTICE),
+    "warning": ("{}", _WARNING),
+    "error": ("{}", _ERROR),
+    "end": ("{}", _INFO),
+}
+
+
 def _plain(event: Event) -> None:
     if event.kind == "phase":
         _write(f"{event.text}\n")
@@ -95,7 +129,8 @@ def _write(text: str) -> None:
         os.write(2, text.encode(errors="surrogateescape"))
 
 
-def _terminal() -> bool:
+def terminal() -> bool:
+    """Whether somebody watches standard error who can be shown a line that goes again."""
     with suppress(AttributeError, ValueError):
         return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     return False

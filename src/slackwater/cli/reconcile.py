@@ -9,6 +9,7 @@ import typer
 from slackwater.cli.app import verb
 from slackwater.cli.frame import confirm, do, open_cell
 from slackwater.cli.options import Json, Yes
+from slackwater.cli.waiting import MENDING, waiting
 from slackwater.errors import BusyError, NotFoundError, PartialError, RightsError
 
 _Forget = Annotated[
@@ -43,4 +44,5 @@ def reconcile(forget: _Forget = "", yes: Yes = False, json: Json = False) -> obj
         if not yes:
             confirm([f"What session {forget} left stays as it is, and is yours to put right."], "Give up on it?")
         sessions.forget(cell, forget)
-    return do(partial(sessions.reconcile, cell))
+    with waiting(MENDING, unless=json):
+        return do(partial(sessions.reconcile, cell))

@@ -2,6 +2,7 @@
 """`slackwater session`: list, show, abort."""
 
 from functools import partial
+from typing import Annotated
 
 import typer
 
@@ -9,8 +10,13 @@ from slackwater.cli.app import new_app, verb
 from slackwater.cli.frame import do, open_cell
 from slackwater.cli.options import Json, MaybeSpec, SessionId
 from slackwater.cli.values import Sessions, SessionShown
+from slackwater.cli.waiting import STOPPING, waiting
 from slackwater.errors import NotFoundError, RightsError
 from slackwater.model.session import Outcome, Session
+
+_Kill = Annotated[
+    bool, typer.Option("--kill", help="Do not ask: kill its process, stopped or hung, and put right what it left.")
+]
 
 sessions = new_app("List, show and stop sessions.")
 
@@ -42,8 +48,14 @@ def show(session: SessionId, json: Json = False) -> SessionShown:
     return _shown(open_cell().catalog.sessions.find(session))
 
 
-@verb(sessions, "abort", "slackwater session abort latest", fails=(NotFoundError, RightsError))
-def abort(session: SessionId, json: Json = False) -> SessionShown:
+@verb(
+    sessions,
+    "abort",
+    "slackwater session abort latest",
+    "slackwater session abort 2026-11-22-1 --kill      when its process is stopped or hangs",
+    fails=(NotFoundError, RightsError),
+)
+def abort(session: SessionId, kill: _Kill = False, json: Json = False) -> SessionShown:
     """Stop a session that runs.
 
     It undoes what it began; the application goes on.
@@ -52,7 +64,8 @@ def abort(session: SessionId, json: Json = False) -> SessionShown:
     from slackwater.sessions import abort as sessions_abort
 
     found = cell.catalog.sessions.find(session)
-    return _shown(do(partial(sessions_abort.abort, cell, found.id)))
+    with waiting(STOPPING, unless=json):
+        return _shown(do(partial(sessions_abort.abort, cell, found.id, kill=kill)))
 
 
 def _shown(session: Session) -> SessionShown:

@@ -17,12 +17,14 @@ from slackwater.cli.values import (
     Specifications,
     SpecificationSummary,
 )  # fmt: skip
+from slackwater.cli.waiting import ASKING, waiting
 from slackwater.errors import NotFoundError, RefusedError, RightsError, SlackwaterError, UsageError
 from slackwater.model.component import ComponentRef
 from slackwater.model.facts import Finding
 
 if TYPE_CHECKING:
-    from slackwater.config.specification import Specification
+    from slackwater.config.specification import ComponentEntry, Specification
+    from slackwater.model.service import Service
     from slackwater.sessions.cell import Cell
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name, which is also its file's.")]
@@ -59,7 +61,8 @@ def create(name: _Name, components: _Components, json: Json = False) -> Specific
     from slackwater.config.template import write_new
 
     check_name(name)
-    findings = do(partial(_look, cell, refs))
+    with waiting(ASKING, unless=json):
+        findings = do(partial(_look, cell, refs))
     path = write_new(cell.places.specs_dir, name, refs)
     return SpecificationCreated(_summary(cell, name, path), findings)
 
@@ -99,7 +102,8 @@ def check(name: _MaybeName = "", json: Json = False) -> SpecificationChecks:
     else:
         good, broken = cell.specifications
         names = sorted([*(each.name for each in good), *(each.name for each in broken)])
-    checks = tuple(do(partial(_checked, cell, each)) for each in names)
+    with waiting(ASKING, unless=json):
+        checks = tuple(do(partial(_checked, cell, each)) for each in names)
     if name and isinstance(checks[0].error, NotFoundError) and checks[0].error.reason == NotFoundError.code:
         raise checks[0].error
     return SpecificationChecks(checks)
@@ -126,7 +130,7 @@ async def _look(cell: "Cell", refs: list[ComponentRef]) -> tuple[Finding, ...]:
     from slackwater.sessions import discover
     from slackwater.sessions.target import select
 
-    components = select(await cell.host.identify(), refs)
+    components = select(await cell.host.identify(refs), refs)
     looked = [await discover.look(cell, each) for each in components]
     return tuple(dict.fromkeys(finding for each in looked for finding in each.findings))
 
@@ -157,13 +161,45 @@ def _described(found: "Specification", path: str, text: str = "") -> Specificati
         path=path,
         components=found.components,
         options={
-            "replica": {"keep": replica.keep, "type": replica.type, "min_free": str(replica.min_free)},
+            "handling": [_said_of(each) for each in found.component],
+            "replica": {
+                "keep": replica.keep.last if set(replica.keep.rules) == {"last"} else replica.keep.rules,
+                "min_redundancy": replica.min_redundancy,
+                "type": replica.type,
+                "verify": replica.verify,
+                "min_free": str(replica.min_free),
+            },
             "options": {
                 "configuration_check": options.configuration_check,
                 "freeze_timeout_ms": options.freeze_timeout * 1000,
                 "hold_timeout_ms": options.hold_timeout * 1000,
+                "hold": options.hold,
                 "on_writer_failure": options.on_writer_failure,
+                "retries": options.retries,
+                "retry_after_ms": options.retry_after * 1000,
             },
+            "recovery": {
+                "logs": found.recovery.logs,
+                "archive": found.recovery.archive,
+                "logs_max_bytes": found.recovery.logs_max.of(0),
+                "undo_keep_s": found.recovery.undo_keep,
+                "services": [_service_said(each) for each in found.recovery.services],
+            },
+            "verify": found.verify.model_dump(),
+            "hooks": [
+                {"name": name, "command": list(hook.command), "timeout_ms": hook.timeout_s * 1000}
+                for name, hook in found.hooks.around.given.items()
+            ],
         },
         text=text,
     )
+
+
+def _service_said(service: "Service") -> dict[str, object]:
+    commands = {"stop": list(service.stop), "start": list(service.start)}
+    return {"unit": service.unit, "container": service.container, **commands, "timeout_ms": service.timeout_s * 1000}
+
+
+def _said_of(entry: "ComponentEntry") -> dict[str, str]:
+    names = ("provider", "consistency", "unit", "cgroup", "pid_file", "stop", "start", "lock", "unlock")
+    return {"component": str(entry.ref)} | {name: getattr(entry, name) for name in names}

@@ -11,6 +11,7 @@ from slackwater.cli.app import verb
 from slackwater.cli.frame import do, open_cell
 from slackwater.cli.options import Json, MaybeSpec, duration_s, named
 from slackwater.cli.values import Nagios
+from slackwater.cli.waiting import LOOKING, waiting
 from slackwater.errors import NotFoundError, RightsError
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def status(
     cell = open_cell()
     from slackwater.sessions import status as sessions
 
-    found = do(partial(sessions.status, cell, spec))
+    with waiting(LOOKING, unless=json or nagios):
+        found = do(partial(sessions.status, cell, spec))
     if spec and not found.specifications:
         named(cell, spec)
     return monitor(found, warn_s=ages[0], critical_s=ages[1]) if nagios else found
@@ -94,6 +96,8 @@ def _judge(each: "SpecificationStatus", warn_s: float | None, critical_s: float 
         return _CRITICAL, f"{said}, too old"
     if warn_s is not None and each.age_s > warn_s:
         return _WARNING, f"{said}, too old"
+    if each.failed:
+        return _WARNING, f"{said}; {each.failed[0]} failed its verification"
     return _OK, said
 
 

@@ -4,13 +4,15 @@
 from functools import singledispatch
 
 from slackwater.cli import values
-from slackwater.errors import CrashOnlyError, PartialError, RefusedError, SlackwaterError
+from slackwater.errors import CrashOnlyError, PartialError, RefusedError, SlackwaterError, VerificationError
 from slackwater.model.facts import Finding, Severity
-from slackwater.model.plan import Consistency
+from slackwater.model.hold import Consistency
 from slackwater.model.session import Outcome
 from slackwater.sessions.backup import BackupPreview, BackupResult
+from slackwater.sessions.rebuild import Rebuilt
 from slackwater.sessions.reconcile import ReconcileResult
 from slackwater.sessions.recover import RecoveryPreview, RecoveryResult
+from slackwater.sessions.transfer import Imported
 
 
 @singledispatch
@@ -23,6 +25,8 @@ def status_of(value: object) -> int:
 def _backup(value: BackupResult) -> int:
     if value.consistency is Consistency.CRASH and value.plan.consistency is Consistency.APPLICATION:
         return CrashOnlyError.exit_status
+    if value.verification is not None and not value.verification.passed:
+        return VerificationError.exit_status
     return PartialError.exit_status if value.outcome is Outcome.COMPLETED_WITH_FAILURES else 0
 
 
@@ -54,8 +58,33 @@ def _catalog(value: values.CatalogCheck) -> int:
 
 
 @status_of.register
+def _replica(value: values.ReplicaShown) -> int:
+    return PartialError.exit_status if value.not_noted else 0
+
+
+@status_of.register
+def _rebuilt(value: Rebuilt) -> int:
+    return PartialError.exit_status if value.left else 0
+
+
+@status_of.register
+def _imported(value: Imported) -> int:
+    return PartialError.exit_status if value.missing else 0
+
+
+@status_of.register
 def _diagnosis(value: values.Diagnosis) -> int:
     return SlackwaterError.exit_status if any(each.health is values.Health.FAILED for each in value.checks) else 0
+
+
+@status_of.register
+def _examined_provider(value: values.ExaminedProvider) -> int:
+    return SlackwaterError.exit_status if any(why for _, why in value.verdicts) else 0
+
+
+@status_of.register
+def _examined(value: values.Examined) -> int:
+    return SlackwaterError.exit_status if any(why for _, why in value.verdicts) else 0
 
 
 @status_of.register(values.Nagios)

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What commands return where no session has a result of its own for it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slackwater.errors import SlackwaterError
+from slackwater.model.clone import Clone
 from slackwater.model.component import ComponentRef
 from slackwater.model.facts import Finding, Severity
 from slackwater.model.replica import Replica
 from slackwater.model.session import Session
+from slackwater.policy.retention import Decision
+from slackwater.system.timers import Timer
+
+if TYPE_CHECKING:
+    from slackwater.sessions.clone import CloneShown
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +24,8 @@ class Replicas:
     """`replica list`."""
 
     replicas: tuple[Replica, ...]
+    retention: Mapping[str, Decision] | None = None
+    """By id: what rotation would decide today, where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,8 @@ class ReplicaShown:
     replica: Replica
     said: str = ""
     """What was done to it."""
+    not_noted: str = ""
+    """Why a pin could not be noted beside it; empty when it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +46,39 @@ class Deletion:
     replica: Replica
     session: str
     """Empty for a preview."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExaminedProvider:
+    """`provider test`."""
+
+    provider: str
+    on: tuple[str, ...]
+    verdicts: tuple[tuple[str, str], ...]
+    """What is demanded, and how the provider falls short of it; empty when it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """`writer test`."""
+
+    component: ComponentRef
+    verdicts: tuple[tuple[str, str], ...]
+    """What is demanded, and how the writer falls short of it; empty when it does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clones:
+    """`clone list`."""
+
+    clones: "tuple[CloneShown, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class CloneDeleted:
+    """`clone delete`."""
+
+    clone: Clone
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +149,21 @@ class SpecificationChecks:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleChanged:
+    """`schedule enable` and `disable`."""
+
+    timer: Timer
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Schedules:
+    """`schedule list`."""
+
+    timers: tuple[Timer, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogCheck:
     """`catalog check`."""
 
@@ -112,6 +171,18 @@ class CatalogCheck:
     """`sessions.check.Difference`, whose import is heavy."""
     damage: tuple[str, ...]
     """What is wrong with the catalog's own file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """`doctor --bundle`."""
+
+    path: str
+    parts: tuple[str, ...]
+    """The files in it."""
+    failed: tuple[str, ...]
+    """What could not be read; the file in its place says why."""
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,24 +3,40 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from slackwater.model.facts import Finding, Severity
-from slackwater.model.plan import Consistency, Hold
-from slackwater.model.quantities import format_duration
-from slackwater.model.replica import Replica, ReplicaKind, ReplicaState
+from slackwater.model.clone import CloneState
+from slackwater.model.component import ComponentRef
+from slackwater.model.facts import Facts, Finding, Severity
+from slackwater.model.hold import Consistency, Hold
+from slackwater.model.quantities import format_bytes, format_duration
+from slackwater.model.replica import Replica, ReplicaKind, ReplicaState, ReplicaType, Verification
 from slackwater.model.session import Outcome, PhaseRecord
+from slackwater.model.target import Reach, RecoveryTarget
+
+if TYPE_CHECKING:
+    from slackwater.sessions.clone import CloneShown
+    from slackwater.sessions.downtime import Downtime
 
 HOLDS = {
     Hold.ATOMIC: "none (atomic)",
     Hold.COLD: "none (stopped)",
+    Hold.STILL: "none (nothing changed)",
+    Hold.LOG_BRIDGE: "none (log bridge)",
+    Hold.APPLICATION_LOCK: "application lock",
+    Hold.FILESYSTEM_FREEZE: "filesystem freeze",
     Hold.PROCESS_FREEZE: "process freeze",
 }
 CONSISTENCIES = {
     Consistency.APPLICATION: "application-consistent",
     Consistency.CRASH: "crash-consistent only",
+}
+TYPES = {
+    ReplicaType.SNAPSHOT: "snapshot, on the disks of its volumes",
+    ReplicaType.FULL: "full copies, on another filesystem",
 }
 OUTCOMES = {
     Outcome.WAITING: "waiting",
@@ -64,6 +80,34 @@ def back(span_s: float) -> str:
     return format_duration(max(0.0, span_s))
 
 
+def forward(reach: Reach | None, target: RecoveryTarget) -> list[str]:
+    """How far forward from its replica a recovery goes: no line, or one."""
+    if reach is None or reach.against:
+        return []
+    last = f"the last transaction is of {local(reach.at, seconds=True)}" if reach.at else "no transaction is in it"
+    return [f"From there it goes forward to {target}, through {format_bytes(reach.bytes)} of log; {last}."]
+
+
+def since(told: Mapping[ComponentRef, Facts]) -> list[str]:
+    """What applications have written since a replica, a line each."""
+    lines = []
+    for component, facts in told.items():
+        numbers = facts.get("transactions")
+        count = f", at most {numbers} transaction{'s' if numbers != 1 else ''}" if isinstance(numbers, int) else ""
+        lines.append(f"{format_bytes(int(facts['bytes'] or 0))} of log of {component}{count}")
+    return lines
+
+
+def down(foreseen: "Downtime | None") -> str:
+    """How long a recovery will take, and who measured it."""
+    if foreseen is None:
+        return "not measured yet; a verification or a recovery does"
+    time = took(foreseen.ms)
+    if foreseen.whole:
+        return f"about {time}, the longest of the last recoveries ({foreseen.of})"
+    return f"{time} for the engine (verification {foreseen.of}), and the stop and the switch"
+
+
 def took(duration_ms: float) -> str:
     """How long something took."""
     return format_duration(duration_ms / 1000) if duration_ms >= 1 else "<1ms"
@@ -78,10 +122,36 @@ def state(replica: Replica) -> str:
     """What can be done with a replica, and what it is."""
     said = [] if replica.state is ReplicaState.GOOD else [replica.state.value]
     if replica.document.kind is ReplicaKind.UNDO:
-        said.append("undo")
+        said.append("undo" if replica.document.replica else "taken back")
     if replica.pinned:
         said.append("pinned")
+    if replica.presented:
+        said.append("mounted")
+    if replica.used:
+        said.append("used")
     return ", ".join(said or ["good"])
+
+
+def verified(replica: Replica) -> str:
+    """When a replica was last proven, or how its last verification failed."""
+    return verdict(replica.verification) if replica.verification else "never"
+
+
+def verdict(verification: Verification) -> str:
+    """How a verification ended."""
+    when = local(verification.at)
+    if not verification.passed:
+        return f"failed at {when}: {verification.error}"
+    return f"{when}, recovered in {took(verification.recovery_ms)}"
+
+
+def clone_state(shown: "CloneShown") -> str:
+    """How a clone stands."""
+    if shown.mounted:
+        return "mounted"
+    if shown.clone.state is CloneState.DELETING:
+        return "deleting"
+    return "running" if shown.running else "stopped"
 
 
 def finding(each: Finding) -> str:

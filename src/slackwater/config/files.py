@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of ours that people edit or that are made once: who may have written them, and writing one whole."""
 
+import errno
 import fcntl
 import os
 import stat
+import tempfile
 import tomllib
+from contextlib import suppress
 from typing import Any
 
 from slackwater.errors import NotFoundError, RightsError, SlackwaterError, UsageError
@@ -38,6 +41,46 @@ def create_whole(path: str, text: str, *, mode: int = 0o644) -> None:
         os.close(folder)
 
 
+def create_private(path: str, data: bytes) -> None:
+    """Create a file that only its owner may read, whole or not at all, in a folder that others may write too.
+
+    Nothing of theirs is followed or used up, and nothing that is there is replaced.
+
+    Raises:
+        FileExistsError: it is there already; nothing was changed.
+        OSError: the folder is missing, full or may not be written.
+    """
+    fd, draft = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(os.path.abspath(path)))
+    try:
+        with open(fd, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(fd)
+        _take_name(draft, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _take_name(draft: str, path: str) -> None:
+    """Give a file its name, which must be free; on a filesystem without hard links (vfat) by looking first."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError as e:
+        if e.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(path) from None
+        os.rename(draft, path)
+
+
 def read_toml(path: str) -> dict[str, Any]:
     """Read a TOML file that only those may write who may command us.
 
@@ -58,6 +101,8 @@ def read_toml(path: str) -> dict[str, Any]:
         raise RightsError(f"{path} may not be read.", data="Nothing was changed.", hint="Run this as root.") from e
     except tomllib.TOMLDecodeError as e:
         raise UsageError(f"{path}: {e}.", data="Nothing was changed.", hint="Correct the file; it is TOML.") from e
+    except RecursionError as e:
+        raise UsageError(f"{path} is nested too deeply.", data="Nothing was changed.", hint="Correct the file.") from e
     except UnicodeDecodeError as e:
         raise UsageError(f"{path} is not UTF-8 text.", data="Nothing was changed.", hint="Correct the file.") from e
     except OSError as e:

@@ -62,6 +62,10 @@ class Places:
         """What is frozen or about to be; on tmpfs, so that it ends with the boot."""
         return os.path.join(self.run_dir, "guard")
 
+    def clone_folder(self, session: str) -> str:
+        """For the sockets and logs of a clone: beside the run folder, which nobody but root can pass."""
+        return os.path.join(f"{self.run_dir}-clones", session)
+
     def ensure(self) -> None:
         """Make the state and run folders, for their owner only. Idempotent; never changes a folder that is there.
 
@@ -106,6 +110,22 @@ class Places:
         except OSError as e:
             raise SlackwaterError(f"{self.owner_file} cannot be made: {e.strerror}.") from e
         return made
+
+    def take_owner(self, owner: str) -> bool:
+        """Become the installation of this id, where there is none yet; whether we are it now. Idempotent.
+
+        Raises:
+            RightsError, SlackwaterError: as `owner`.
+        """
+        try:
+            return self._read_owner() == owner
+        except FileNotFoundError:
+            self.ensure()
+        try:
+            create_whole(self.owner_file, owner + "\n", mode=0o600)
+        except OSError as e:
+            raise SlackwaterError(f"{self.owner_file} cannot be made: {e.strerror}.") from e
+        return True
 
     def _read_owner(self) -> str:
         with open(self.owner_file, encoding="ascii", errors="replace") as f:

@@ -8,19 +8,22 @@ from slackwater.model.quantities import BYTES_IN, SECONDS_IN, Amount, Bytes, Sha
 
 __all__ = ["format_bytes", "format_duration", "parse_amount", "parse_duration"]
 
-_SECONDS_IN = {**SECONDS_IN, "ms": 0.001}
+_SECONDS_IN = {"y": 365 * 86400, "w": 7 * 86400, **SECONDS_IN, "ms": 0.001}
 _BYTES_IN = {**BYTES_IN, "KB": BYTES_IN["kB"]}
 
+_LONGEST_S = 1000 * 365 * 86400
 _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 _NUMBER = re.compile(r"\s*\d+(?:\.\d+)?\s*")
 _SHARE = re.compile(r"\s*(\d{1,3}(?:\.\d{1,2})?)\s*%\s*")
 
-_DURATIONS = 'a duration is written like "60s", "250ms", "2h", "7d" or "1h30m" (units d, h, m, s, ms, in this order)'
+_DURATIONS = (
+    'a duration is written like "60s", "250ms", "2h", "7d", "1y" or "1h30m" (units y, w, d, h, m, s, ms, in this order)'
+)
 _AMOUNTS = 'an amount of room is written like "10%", "20GiB" or "500MB" (units B, kB to PB, KiB to PiB)'
 
 
 def parse_duration(text: str) -> float:
-    """Read a duration such as `60s`, `7d`, `1h30m` or `1.5h`, in seconds.
+    """Read a duration such as `60s`, `7d`, `1h30m`, `1.5h` or `1y` (of 365 days), in seconds.
 
     Raises:
         ValueError: anything else; the message says what was read and what is accepted.
@@ -37,6 +40,8 @@ def parse_duration(text: str) -> float:
         total, last, at = total + float(number) * _SECONDS_IN[unit], rank, found.end()
     if at == 0 or text[at:].strip():
         raise ValueError(f'"{text}" is not a duration: {_DURATIONS}')
+    if total > _LONGEST_S:
+        raise ValueError(f'"{text}" is longer than a thousand years')
     return total
 
 

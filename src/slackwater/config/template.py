@@ -8,8 +8,16 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
+from slackwater.config.around import HookOptions
 from slackwater.config.files import create_whole, refuse_untrusted
-from slackwater.config.specification import BackupOptions, ComponentEntry, ReplicaOptions, check_name
+from slackwater.config.specification import (
+    BackupOptions,
+    ComponentEntry,
+    RecoveryOptions,
+    ReplicaOptions,
+    VerifyOptions,
+    check_name,
+)
 from slackwater.config.tables import Table
 from slackwater.errors import RightsError, SlackwaterError, UsageError
 from slackwater.model.component import ComponentRef
@@ -51,11 +59,28 @@ def text_of(name: str, components: Sequence[ComponentRef]) -> str:
         lines += ["", "[[component]]", *_lines(ComponentEntry, {"writer": ref.writer, "instance": ref.name})]
     lines += ["", "[replica]", *_lines(ReplicaOptions, {})]
     lines += ["", "[options]", *_lines(BackupOptions, {})]
+    lines += ["", "[recovery]", *_lines(RecoveryOptions, {})]
+    lines += [
+        "# What stops before the application and starts after it, in this order; unit, container, or stop and start:",
+        "# [[recovery.service]]",
+        '# unit = "shop.service"',
+    ]
+    lines += ["", "[verify]", *_lines(VerifyOptions, {})]
+    lines += [
+        "",
+        "# Commands of yours, which root runs; they and the folders above them have to belong to root.",
+        "# [hooks]",
+    ]
+    for key, field in HookOptions.model_fields.items():
+        example = f'# {key} = {{ command = ["/etc/slackwater/hooks/{key}"], timeout = "60s" }}'
+        lines.append(f"{example:<82} # {field.description}")
     return "\n".join(lines) + "\n"
 
 
 def _lines(table: type[Table], values: Mapping[str, str]) -> Iterator[str]:
     for key, field in table.model_fields.items():
+        if field.default == ():  # tables of their own
+            continue
         comment = field.description or ""
         if field.is_required():
             yield _line(key, values[key], comment)

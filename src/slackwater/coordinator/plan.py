@@ -2,135 +2,115 @@
 """Which hold makes this set consistent, and why: computed from needs and guarantees, never assumed.
 
 Pure: what the host looked up goes in as values, a plan or its refusals come out. What cannot be argued for is refused
-with the reason; nothing is lowered in silence.
+with the reason; nothing is lowered in silence. `holds.py` has the argument, `stages.py` what is committed together.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
-from slackwater.model.component import Component, FileSet
+from slackwater.coordinator.grounds import Grounds, Located
+from slackwater.coordinator.holds import argue
+from slackwater.coordinator.stages import placements, stages
 from slackwater.model.facts import Finding, Severity
-from slackwater.model.plan import Consistency, Hold, Limits, Placement, Plan
-from slackwater.model.storage import Capabilities, Volume
+from slackwater.model.hold import Hold, lowest
+from slackwater.model.plan import Holding, Limits, Plan, PlanOptions
+from slackwater.model.storage import Filesystem, Volume
+
+_WORTH_TELLING_S = 0.1
+#: Those under which the application waits for the copies.
+_WAITING = (Hold.APPLICATION_LOCK, Hold.FILESYSTEM_FREEZE, Hold.PROCESS_FREEZE)
+#: From the cheapest for the application to the dearest.
+_COST = (
+    Hold.COLD, Hold.ATOMIC, Hold.STILL, Hold.LOG_BRIDGE, Hold.APPLICATION_LOCK, Hold.FILESYSTEM_FREEZE,
+    Hold.PROCESS_FREEZE,
+)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
-    """One group of files with the storage that carries it, as the host found it."""
-
-    component: Component
-    files: FileSet
-    volume: Volume | None
-    """None: no provider here can snapshot it."""
-    filesystem: str = ""
-    """The type of a filesystem that has no provider; empty where nothing could be looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grounds:
-    """Everything the planner argues from."""
-
-    components: Sequence[Component]
-    """Everything that is to be backed up, also what has no files that can be seen."""
-    located: Sequence[Located]
-    capabilities: Mapping[str, Capabilities]
-    """By provider."""
-    checks: Sequence[Finding] = ()
-    """What writers and providers found by themselves."""
-    foreign: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By volume id: what lies on it and belongs to no component of the set; folders end with a slash."""
-    not_freezable: str = ""
-    """Why the processes of the set cannot be frozen; empty when they can."""
-    outside_writers: Sequence[str] = ()
-    """Who else has files of the set's volumes open for writing, in words."""
-
-
-def make_plan(grounds: Grounds, *, configuration_check: str, limits: Limits) -> Plan:
+def make_plan(grounds: Grounds, options: PlanOptions) -> Plan:
     """Argue for the cheapest hold that closes the gap between what writers need and providers guarantee.
 
     Args:
         grounds: what was found.
-        configuration_check: `strict` (nothing foreign on the volumes), `non-strict` (foreign files are tolerated,
-            folders are not) or `disabled` (foreign things are named).
-        limits: how long the application may be kept waiting.
+        options: what the specification says.
     """
     components = tuple(grounds.components)
     volumes = tuple({each.volume.id: each.volume for each in grounds.located if each.volume}.values())
+    volumes = tuple(sorted(volumes, key=lambda each: each.provider))
     findings = [finding for component in components for finding in component.findings]
     findings += grounds.checks
     findings += _without_files(grounds)
     findings += _unprovided(grounds.located)
     findings += _same_names(volumes)
-    findings += foreign_findings(grounds.foreign, configuration_check)
-    hold, reason = Hold.ATOMIC, ""
-    if volumes:
-        hold, reason, against = _argue(components, volumes, grounds)
-        findings += against
+    findings += foreign_findings(grounds.foreign, options.configuration_check)
+    argument = argue(grounds, options.hold, stop=options.stop)
+    findings += argument.against
+    findings += _duration(grounds, argument.holdings, options.limits)
+    findings += _stopped_for(grounds, argument.holdings)
+    holds = {each.hold for each in argument.holdings}
+    dearest = max(holds, key=_COST.index, default=Hold.ATOMIC)
     return Plan(
         components=components,
         volumes=volumes,
-        placements=_placements(grounds, hold),
-        hold=hold,
-        reason=reason,
-        consistency=Consistency.APPLICATION,
-        limits=limits,
+        placements=placements(grounds, argument.holdings),
+        holdings=argument.holdings,
+        stages=stages(grounds, argument.holdings, volumes),
+        hold=dearest,
+        reason=" ".join(dict.fromkeys(each.reason for each in argument.holdings)),
+        consistency=lowest([each.consistency for each in argument.holdings]),
+        limits=options.limits,
         findings=tuple(findings),
+        filesystems=_frozen(grounds, argument.holdings),
     )
 
 
-def _argue(
-    components: Sequence[Component], volumes: Sequence[Volume], grounds: Grounds
-) -> tuple[Hold, str, list[Finding]]:
-    """Choose the hold: the argument, or the refusals."""
-    if not any(component.running for component in components) and not grounds.outside_writers:
-        return Hold.COLD, "The application is stopped: nothing writes, so nothing has to be held.", []
-    if len(volumes) == 1 and all(component.survives_power_cut for component in components):
-        reason = (
-            f"All files lie on one volume ({volumes[0].path}), which is snapshotted at one instant, and the application"
-            " recovers from a power cut by itself: nothing has to be held."
-        )
-        return Hold.ATOMIC, reason, []
-    why = (
-        f"The files lie on {len(volumes)} volumes, which no single commit covers"
-        if len(volumes) > 1
-        else "The application does not promise to survive a power cut"
-    )
-    reason = f"{why}: its processes stand still while every volume is snapshotted, so all copies show the same moment."
-    return Hold.PROCESS_FREEZE, reason, _against_freezing(volumes, grounds, why)
+def _frozen(grounds: Grounds, holdings: Sequence[Holding]) -> tuple[Filesystem, ...]:
+    """The filesystems that are to be frozen, each once: what lies in another one before that."""
+    held = {each.component for each in holdings if each.hold is Hold.FILESYSTEM_FREEZE}
+    volumes = [volume for each in grounds.components if each.ref in held for volume in grounds.volumes_of(each)]
+    found = {each.superblock: each for volume in volumes if (each := grounds.filesystems.get(volume.id))}
+    return tuple(sorted(found.values(), key=lambda each: each.rank))
 
 
-def _against_freezing(volumes: Sequence[Volume], grounds: Grounds, why: str) -> list[Finding]:
-    """Under which conditions a process freeze proves nothing, or cannot be had."""
-    found = []
-    if grounds.not_freezable:
-        found.append(
+def _duration(grounds: Grounds, holdings: Sequence[Holding], limits: Limits) -> list[Finding]:
+    """Copies that take longer than the application may be held would be taken for nothing: the guard lets it go."""
+    held = {each.component for each in holdings if each.hold in _WAITING}
+    if not held:
+        return []
+    total_s = sum(grounds.estimates.values())  # all volumes of the set are taken within the hold
+    if total_s > limits.hold_s:
+        return [
             Finding(
-                "not-freezable",
+                "too-slow",
                 Severity.REFUSAL,
-                f"{why}, and the processes cannot be frozen: {grounds.not_freezable}.",
-                "Put all files on one volume, or run the application in a cgroup of its own.",
+                f"The copies are likely to take {total_s:.1f} s, and the application may be held for"
+                f" {limits.hold_s:g} s.",
+                "Raise hold_timeout in the specification's options, let fewer or less fragmented files be written"
+                " shortly before, or use a provider whose snapshots take no longer for many files (Btrfs).",
             )
-        )
-    found += [
+        ]
+    if total_s < _WORTH_TELLING_S:
+        return []
+    return [
         Finding(
-            "below-filesystem",
-            Severity.REFUSAL,
-            f"{why}, and the provider {name} copies below the filesystem, where a process freeze leaves data in the"
-            " kernel's memory.",
+            "duration",
+            Severity.NOTE,
+            f"The copies are likely to take {total_s:.1f} s; the application may be held for {limits.hold_s:g} s.",
         )
-        for name in sorted({volume.provider for volume in volumes})
-        if not grounds.capabilities[name].reads_through_filesystem
     ]
-    found += [
+
+
+def _stopped_for(grounds: Grounds, holdings: Sequence[Holding]) -> list[Finding]:
+    """How long who is stopped for the copies is likely to be down."""
+    stopped = {each.component for each in holdings if each.hold is Hold.COLD and each.reason}
+    running = [each for each in grounds.components if each.running and each.ref in stopped]
+    total_s = sum(grounds.estimates.values())
+    return [
         Finding(
-            "outside-writer",
-            Severity.REFUSAL,
-            f"{who} writes on a volume of the set and would not stand still with the application.",
-            "Stop it, or move its files to another volume.",
+            "downtime",
+            Severity.NOTE,
+            f"{each.ref} is stopped for about {max(total_s, 1):.0f} s, for as long as the copies take.",
         )
-        for who in grounds.outside_writers
+        for each in running
     ]
-    return found
 
 
 def _without_files(grounds: Grounds) -> list[Finding]:
@@ -155,7 +135,7 @@ def _unprovided(located: Sequence[Located]) -> list[Finding]:
             Severity.REFUSAL,
             f"The {each.files.role} of {each.component.ref} in {each.files.path} lies on"
             f" {each.filesystem}, which no provider here can snapshot.",
-            "Move it to a Btrfs subvolume of its own; a replica without it could not be recovered.",
+            "Move it to a Btrfs subvolume of its own, to XFS or to ext4; a replica without it could not be recovered.",
         )
         for each in located
         if each.volume is None and each.filesystem
@@ -170,7 +150,7 @@ def _same_names(volumes: Sequence[Volume]) -> list[Finding]:
             "same-name",
             Severity.REFUSAL,
             f"The volumes {volume.path} and another of the set would both be called {volume.name} in the replica.",
-            "Rename one of the subvolumes.",
+            "Rename one of them.",
         )
         for position, volume in enumerate(volumes)
         if volume.name in names[:position]
@@ -202,16 +182,3 @@ def foreign_findings(foreign: Mapping[str, Sequence[str]], check: str) -> list[F
 def _few(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
-def _placements(grounds: Grounds, hold: Hold) -> tuple[Placement, ...]:
-    said = {
-        Hold.ATOMIC: "one instant for the whole volume",
-        Hold.COLD: "nothing writes while it is copied",
-        Hold.PROCESS_FREEZE: "one instant for every volume, since no process of the application runs",
-    }[hold]
-    return tuple(
-        Placement(each.component.ref, each.files, each.volume, stage=1, guarantee=said)
-        for each in grounds.located
-        if each.volume is not None
-    )

@@ -27,6 +27,8 @@ Mode = Literal["smart", "fast", "immediate"]
 OWNER = "postgres"
 SMALL = {"shared_buffers": "16MB", "max_connections": "30"}
 """Options of every cluster here: the machine is shared."""
+#: How long initdb(1) and pg_ctl(1) may take where the disk or the machine is busy.
+_PATIENT_S = 300.0
 
 
 class Cluster(ABC):
@@ -80,18 +82,19 @@ class Cluster(ABC):
         return connect(self.socket_dir, self.port, dbname, **keywords)
 
     def kill9(self) -> None:
-        """SIGKILL every process of it at once.
+        """SIGKILL every process of it at once, and whom it was just starting after them.
 
         Its shared memory stays until the next start, as after any such end; what lies in /dev/shm is written down
         beside the log for the lab's sweep, since nobody could tell later whose it was.
         """
-        pids = self.pids()
-        with open(f"{self.log}.memory", "a", encoding="utf-8") as f:
-            f.writelines(f"{path}\n" for path in memory_files(pids))
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        wait_gone(pids, 10.0)
+        while pids := self.pids():
+            with open(f"{self.log}.memory", "a", encoding="utf-8") as f:
+                f.writelines(f"{path}\n" for path in memory_files(pids))
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if not wait_gone(pids, 60.0):
+                raise SlackwaterError(f"Processes of {self.name} do not end: {sorted(pids)}.")
 
     def log_tail(self, lines: int = 20) -> str:
         """The end of the server's log."""
@@ -107,13 +110,13 @@ class DebianCluster(Cluster):
         self.version = version
         self.config_dir = f"/etc/postgresql/{version}/{tag}"
 
-    def create(self, wal_dir: str | None, options: Mapping[str, str], *, checksums: bool) -> None:
+    def create(self, wal_dir: str | None, options: Mapping[str, str], *, checksums: bool, segment_mib: int) -> None:
         """Run pg_createcluster; the port is the first thing of it that could be taken, and then it says so."""
         settings = [f"--pgoption={key}={value}" for key, value in {**SMALL, **options}.items()]
-        initdb = [*(["-X", wal_dir] if wal_dir else []), *(["-k"] if checksums else [])]
+        initdb = [f"--wal-segsize={segment_mib}", *(["-X", wal_dir] if wal_dir else []), *(["-k"] if checksums else [])]
         run(
             "pg_createcluster", "-d", self.data_dir, "-l", self.log, "-p", str(self.port), "--start-conf=manual",
-            "--locale=C.UTF-8", *settings, self.version, self.tag, "--", *initdb,
+            "--locale=C.UTF-8", *settings, self.version, self.tag, "--", *initdb, timeout_s=_PATIENT_S,
         )  # fmt: skip
 
     @property
@@ -123,12 +126,12 @@ class DebianCluster(Cluster):
 
     def start(self) -> None:
         """Run pg_ctlcluster(1), which takes systemd's way where there is one."""
-        run("pg_ctlcluster", self.version, self.tag, "start", fold_output=True)
+        run("pg_ctlcluster", self.version, self.tag, "start", fold_output=True, timeout_s=_PATIENT_S)
 
     def stop(self, mode: Mode = "fast") -> None:
         """Run pg_ctlcluster(1); nothing happens when it does not run."""
         if self.running:
-            run("pg_ctlcluster", self.version, self.tag, "stop", "-m", mode, fold_output=True)
+            run("pg_ctlcluster", self.version, self.tag, "stop", "-m", mode, fold_output=True, timeout_s=_PATIENT_S)
 
 
 class WheelCluster(Cluster):
@@ -167,7 +170,10 @@ class WheelCluster(Cluster):
             self._as_owner("pg_ctl", "stop", "-w", "-m", mode, "-D", self.data_dir)
 
     def _as_owner(self, program: str, *arguments: str) -> None:
-        run(os.path.join(self.binaries, program), *arguments, user=OWNER, group=OWNER, fold_output=True)
+        run(
+            os.path.join(self.binaries, program), *arguments,
+            user=OWNER, group=OWNER, fold_output=True, timeout_s=_PATIENT_S,
+        )  # fmt: skip
 
 
 def connect(socket_dir: str, port: int, dbname: str, **keywords: Any) -> "psycopg.Connection[Any]":  # noqa: ANN401

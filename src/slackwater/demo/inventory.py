@@ -2,12 +2,12 @@
 """What a lab has on this machine, as lines that can be compared: to show that nothing was left behind."""
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from glob import glob
 from typing import Self
 
 from slackwater.system.command import run
@@ -99,10 +99,11 @@ class Loop:
 
 
 def loops(name: str) -> list[Loop]:
-    """The loop devices whose file carries the lab's name."""
-    listed = run("losetup", "--list", "--json", "--output", "NAME,BACK-FILE").output
-    devices = json.loads(listed)["loopdevices"] if listed.strip() else []
-    found = (Loop(d["name"], d["back-file"] or "") for d in devices)
+    """The loop devices whose file carries the lab's name, as the kernel lists them below /sys, see losetup(8)."""
+    found = []
+    for path in glob("/sys/block/loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # it was let go this very moment
+            found.append(Loop(f"/dev/{path.split('/')[3]}", _read(path).rstrip("\n")))
     return [loop for loop in found if name in loop.file]
 
 

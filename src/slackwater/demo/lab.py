@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from slackwater.demo import inventory
 from slackwater.demo.cluster import Cluster, DebianCluster, WheelCluster, free_port, give_to_owner, wheel_binaries
-from slackwater.demo.disk import BtrfsDisk
+from slackwater.demo.disk import BtrfsDisk, Ext4Disk, XfsDisk
 from slackwater.demo.inventory import Inventory
 from slackwater.demo.sweep import PATTERN, RUN_FOLDERS, sweep
 from slackwater.errors import SlackwaterError
@@ -66,6 +66,7 @@ class Lab:
         self.run_folder = os.path.join(_tmpfs(), self.name)
         self.run_dir = os.path.join(self.run_folder, "run")
         self.disks: list[BtrfsDisk] = []
+        self.xfs_disks: list[XfsDisk] = []
         self.clusters: list[Cluster] = []
         self._handlers: dict[int, Any] = {}
 
@@ -110,6 +111,18 @@ class Lab:
         self.disks.append(disk)
         return disk
 
+    def xfs(self, size_bytes: int = 2 * GIB, *, reflink: bool = True) -> XfsDisk:
+        """Make an XFS on a sparse image, mounted at `xfs`, `xfs2` and so on."""
+        number = len(self.xfs_disks) + 1
+        path = os.path.join(self.folder, f"xfs{number if number > 1 else ''}")
+        disk = XfsDisk(path, size_bytes, self.name, reflink=reflink)
+        self.xfs_disks.append(disk)
+        return disk
+
+    def ext4(self, size_bytes: int = 2 * GIB) -> Ext4Disk:
+        """Make an ext4 on a sparse image, mounted at `ext4`; one for each lab."""
+        return Ext4Disk(os.path.join(self.folder, "ext4"), size_bytes, self.name)
+
     def cluster(
         self,
         data_dir: str,
@@ -118,13 +131,17 @@ class Lab:
         options: Mapping[str, str] | None = None,
         *,
         checksums: bool = False,
+        segment_mib: int = 16,
     ) -> DebianCluster:
-        """Make a Debian cluster, untouched but for small memory and `options`, stopped. Folders are made or taken."""
+        """Make a Debian cluster, untouched but for small memory and `options`, stopped. Folders are made or taken.
+
+        The segments of its log are of `segment_mib` MiB: with small ones, little log is recycled as often as much is.
+        """
         tag, log = self._next_cluster()
         cluster = DebianCluster(version, tag, data_dir, free_port(), log)
         for path in filter(None, (data_dir, wal_dir)):
             give_to_owner(path)
-        cluster.create(wal_dir, options or {}, checksums=checksums)
+        cluster.create(wal_dir, options or {}, checksums=checksums, segment_mib=segment_mib)
         self.clusters.append(cluster)
         return cluster
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A load that never stops, and that knows at any moment which commits were acknowledged."""
 
+import bisect
 import contextlib
+import operator
 import os
 import subprocess
 import sys
@@ -47,17 +49,19 @@ Acknowledged = Mapping[int, Sequence[Span]]
 class Load:
     """Tellers, each a process, writing into a cluster. A context: started at its beginning, stopped at its end."""
 
-    def __init__(self, cluster: Cluster, folder: str, writers: int = 2) -> None:
+    def __init__(self, cluster: Cluster, folder: str, writers: int = 2, pause_s: float = 0.0) -> None:
         """Choose where; nothing is made before `start`.
 
         Args:
             cluster: the server, which may be restarted, frozen, killed and recovered meanwhile.
             folder: where the acknowledgements are kept: not on the server's volume, which is turned back.
             writers: how many tellers.
+            pause_s: how long each rests after a commit.
         """
         self._cluster = cluster
         self._folder = folder
         self._tellers = range(1, writers + 1)
+        self._pause_s = pause_s
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> Self:
@@ -71,11 +75,11 @@ class Load:
             ledger.prepare(connection)
         self.resume()
         self._processes = [self._spawn(teller) for teller in self._tellers]
-        self._wait(lambda: all(self._counts()), 30.0, "The load does not begin")
+        self._wait(lambda: all(self._counts()), 120.0, "The load does not begin")
         return self
 
     def _spawn(self, teller: int) -> "subprocess.Popen[bytes]":
-        where = (self._cluster.socket_dir, str(self._cluster.port), self._folder)
+        where = (self._cluster.socket_dir, str(self._cluster.port), self._folder, str(self._pause_s))
         with open(os.path.join(self._folder, f"log-{teller}"), "ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "slackwater.demo.teller", str(teller), *where],
@@ -111,14 +115,21 @@ class Load:
         """How many commits were acknowledged since the start, set-aside epochs included; costs microseconds."""
         return sum(self._counts())
 
-    def wait(self, commits: int, timeout_s: float = 30.0) -> None:
-        """Wait until so many more commits were acknowledged.
+    def wait(self, commits: int, timeout_s: float = 120.0) -> None:
+        """Wait until so many more commits were acknowledged, and every teller had one of them.
+
+        After a recovery a teller that has not yet connected anew would still speak of what was set aside.
 
         Raises:
             LoadError: not in time.
         """
-        goal = self.count() + commits
-        self._wait(lambda: self.count() >= goal, timeout_s, f"The load stands still at {self.count()} commits")
+        before = self._counts()
+
+        def done() -> bool:
+            counts = self._counts()
+            return sum(counts) >= sum(before) + commits and all(map(operator.gt, counts, before))
+
+        self._wait(done, timeout_s, f"The load stands still at {self.count()} commits")
 
     def acknowledged(self, before: float | None = None) -> Acknowledged:
         """The commits that must be there in the server's state of a moment: all that were acknowledged until then.
@@ -136,7 +147,7 @@ class Load:
         rows = _rows(self._path("epochs", teller))
         bases = {int(epoch): (int(base), int(number)) for epoch, base, number, _ in rows}
         seen = [(at, *bases[int(epoch)]) for epoch, _, _, at in rows if at <= moment]
-        seen += [(at, int(epoch), int(number)) for epoch, number, at in self._acks(teller) if at <= moment]
+        seen += self._last_ack(teller, moment)
         _, epoch, number = max(seen, default=(0.0, 0, 0))
         spans = []
         while number > 0:
@@ -145,6 +156,19 @@ class Load:
                 spans.append(Span(epoch, start + 1, number))
             epoch, number = base, start
         return spans[::-1]
+
+    def _last_ack(self, teller: int, moment: float) -> list[tuple[float, int, int]]:
+        """What was acknowledged last until then, if anything was; its lines are of one length, and in order of time."""
+        path = self._path("acks", teller)
+        with contextlib.suppress(FileNotFoundError), open(path, "rb") as f:
+
+            def line(number: int) -> tuple[float, int, int]:
+                epoch, commit, at = os.pread(f.fileno(), _ACK_BYTES, number * _ACK_BYTES).split()
+                return float(at), int(epoch), int(commit)
+
+            count = bisect.bisect_right(range(_size(path) // _ACK_BYTES), moment, key=lambda number: line(number)[0])
+            return [line(count - 1)] if count else []
+        return []
 
     def longest_gap_s(self, after: float | None = None, until: float | None = None) -> float:
         """The longest time in which no commit of any teller was acknowledged.

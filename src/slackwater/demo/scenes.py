@@ -82,7 +82,15 @@ class Show:
         self.screen.title("What is here?")
         self.slackwater("discover")
         self.slackwater("spec", "create", NAME, self.cluster.ref)
+        self._ask_for_a_freeze()
         self.slackwater("backup", NAME, "--preview")
+
+    def _ask_for_a_freeze(self) -> None:
+        """Choose the hold that has a window: a killed backup is to be shown."""
+        path = os.path.join(self.lab.config_dir, "specs.d", f"{NAME}.toml")
+        self.screen.say("  The log could bridge the two volumes. To be killed in its window, a backup has to have one:")
+        self.screen.command("sed", "-i", 's/^hold = .*/hold = "process-freeze"/', path)
+        run("sed", "-i", 's/^hold = .*/hold = "process-freeze"/', path)
 
     def back_up(self) -> None:
         """Take a replica under load."""

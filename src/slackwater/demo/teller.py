@@ -2,7 +2,7 @@
 """One teller: a process that commits without end, and writes down each commit after it was acknowledged.
 
 It survives restarts, freezes and recoveries of the server: whatever fails, it connects anew and goes on from what the
-tables hold. `python -m slackwater.demo.teller NUMBER SOCKET_DIR PORT FOLDER` is how `load` starts it.
+tables hold. `python -m slackwater.demo.teller NUMBER SOCKET_DIR PORT FOLDER PAUSE_S` is how `load` starts it.
 """
 
 import os
@@ -28,9 +28,10 @@ RETRY_S = 0.05
 class Teller:
     """Commits until its parent is gone."""
 
-    def __init__(self, teller: int, socket_dir: str, port: int, folder: str) -> None:
+    def __init__(self, teller: int, socket_dir: str, port: int, folder: str, pause_s: float = 0.0) -> None:
         self._teller = teller
         self._address = (socket_dir, port)
+        self._pause_s = pause_s
         self._pause, self._idle = os.path.join(folder, "pause"), os.path.join(folder, f"idle-{teller}")
         self._acks = os.open(os.path.join(folder, f"acks-{teller}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         path = os.path.join(folder, f"epochs-{teller}")
@@ -49,6 +50,7 @@ class Teller:
                 continue
             try:
                 self._one()
+                time.sleep(self._pause_s)
             except psycopg.Error as e:
                 sys.stderr.write(f"{SYSTEM_CLOCK.boot_s():.3f} {e}\n")
                 self._hang_up()
@@ -86,4 +88,4 @@ class Teller:
 
 
 if __name__ == "__main__":
-    Teller(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]).serve()
+    Teller(int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4], float(sys.argv[5])).serve()

@@ -51,11 +51,14 @@ class EffectKinds:
                 raise ValueError(f"two effects are called {each.kind}")
 
     def load(self, kind: str, fields: dict[str, Any]) -> Effect | None:
-        """Rebuild an effect from its journal entry; None when no room here knows the kind."""
+        """Rebuild an effect from its journal entry; None when no room here knows it, or knows it with other fields."""
         found = self._kinds.get(kind)
         if found is None:
             return None
-        return found(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        try:
+            return found(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        except (AttributeError, TypeError):  # of another version of it, or damaged
+            return None
 
 
 def fields_of(effect: Effect) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Self
 
 from slackwater.model.facts import Facts, Finding, Severity
+from slackwater.model.hold import Consistency, Hold
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -51,6 +52,12 @@ class FileSet:
     """The link or mount point through which the engine reaches it, relative to the data directory (`pg_wal`); empty for
     none.
     """
+    log: str = ""
+    """The directory below `path` that holds the application's log, where that has no file set of its own (`pg_wal`)."""
+    never: tuple[str, ...] = ()
+    """Entries below `path` that a copy file by file leaves out, since they are made anew (`app.db-shm`)."""
+    last: tuple[str, ...] = ()
+    """Files below `path` that a copy file by file takes after all others (`global/pg_control`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,12 @@ class Component:
     files: tuple[FileSet, ...]
     survives_power_cut: bool
     """True when an image of all its files at one instant is enough: the engine recovers from a power cut by itself."""
+    offers: tuple[Hold, ...] = ()
+    """The holds that its writer brings for it: `LOG_BRIDGE`, `APPLICATION_LOCK`."""
+    can_stop: bool = False
+    """Its writer stops it for the copies and starts it again where a specification asks for it (`hold = "stop"`)."""
+    best: Consistency = Consistency.APPLICATION
+    """What a replica of it can promise at all; `CRASH` where nobody knows when its files belong together."""
     main_pid: int | None = None
     """The process whose death is the application's death; None when it is stopped."""
     configuration: tuple[str, ...] = ()
@@ -95,4 +108,29 @@ class Credentials:
     """A file in the engine's own format (PostgreSQL: `.pgpass`), or the name of a systemd credential."""
 
 
-Options = Mapping[ComponentRef, Credentials]
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """What a specification says about one component to its writer.
+
+    Commands are split into words as a shell does, and run without one.
+    """
+
+    credentials: Credentials = Credentials()
+    consistency: str = ""
+    """What the replica shall promise: `application` or `crash`; empty for the writer's own choice."""
+    unit: str = ""
+    """The systemd unit that runs the application."""
+    cgroup: str = ""
+    """The folder of the cgroup that holds the application's processes, and nobody else's."""
+    pid_file: str = ""
+    """The file with the number of the application's first process."""
+    stop: str = ""
+    """The command that stops the application, and returns when it is stopped."""
+    start: str = ""
+    lock: str = ""
+    """The command that keeps everybody from writing; it returns when nobody writes any more."""
+    unlock: str = ""
+    """The command that lets them write again. It may run more than once."""
+
+
+Options = Mapping[ComponentRef, Handling]

@@ -29,3 +29,8 @@ class Finding:
     severity: Severity
     sentence: str
     hint: str = ""
+
+
+def refusal(code: str, sentence: str, hint: str = "") -> Finding:
+    """A finding that keeps the session from starting."""
+    return Finding(code, Severity.REFUSAL, sentence, hint)

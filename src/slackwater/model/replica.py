@@ -7,7 +7,8 @@ from enum import StrEnum
 
 from slackwater.model.component import Component, ComponentRef
 from slackwater.model.facts import Facts
-from slackwater.model.plan import Consistency, Hold, Window
+from slackwater.model.hold import Consistency, Hold
+from slackwater.model.plan import Holding, Window
 from slackwater.model.storage import ShadowCopy, Volume
 
 
@@ -19,6 +20,15 @@ class ReplicaKind(StrEnum):
     """The volumes that a recovery set aside."""
 
 
+class ReplicaType(StrEnum):
+    """How independent of its volumes a replica is."""
+
+    SNAPSHOT = "snapshot"
+    """It shares blocks, and the disks, with the volumes it was taken of."""
+    FULL = "full"
+    """Whole copies on another filesystem."""
+
+
 class ReplicaState(StrEnum):
     """What can be done with a replica."""
 
@@ -27,6 +37,8 @@ class ReplicaState(StrEnum):
     """Its deletion was decided and not yet finished."""
     MISSING = "missing"
     """The catalog knows it, the storage does not hold it, or not as it was made."""
+    FAILED = "failed"
+    """Its last verification failed: it is not taken for a recovery by itself, and does not count in rotation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,10 @@ class ComponentRecord:
     """What the writer saw just before the window; a recovered engine must be at or past it."""
     configuration: dict[str, str] = field(default_factory=dict)
     """Small files outside the set, path to text."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """Of what a recovery set aside: small files that were not there, path to the digest of what was put there."""
+    holding: Holding | None = None
+    """How it was kept still, and what is promised for it; None for what a recovery set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +81,27 @@ class BackupComponents:
     replica: str = ""
     """For an undo replica: which replica the recovery that set it aside had put in its place."""
 
+    @property
+    def type(self) -> ReplicaType:
+        """Whether it survives the loss of its volumes."""
+        return ReplicaType.FULL if any(copy.by for copy in self.copies) else ReplicaType.SNAPSHOT
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How the last verification of a replica ended."""
+
+    session: str
+    at: datetime
+    passed: bool
+    recovery_ms: float
+    """From the order to start the engine on the clone until it had recovered."""
+    total_ms: float
+    checks: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By component, each check that was made and what it found."""
+    error: str = ""
+    """What it did not pass by; empty when it passed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replica:
@@ -74,8 +111,13 @@ class Replica:
     state: ReplicaState = ReplicaState.GOOD
     pinned: bool = False
     verified: datetime | None = None
+    """When it was last proven to recover; None when never, or when the last verification failed."""
     read_only: bool = True
     presented: bool = False
+    """True while it is mounted; the mount table knows, the catalog's own word is not asked."""
+    verification: Verification | None = None
+    used: datetime | None = None
+    """When it was mounted read-write: somebody may take what he wrote there for a part of it. None: never."""
 
     @property
     def id(self) -> str:
@@ -103,3 +145,5 @@ class FoundReplica:
     document: BackupComponents | None
     """None: `undocumented`; never recovered from, never deleted by itself."""
     facts: Facts = field(default_factory=dict)
+    pinned: bool | None = None
+    """What is noted beside it; None where the storage cannot tell."""

@@ -13,6 +13,15 @@ class SessionKind(StrEnum):
     BACKUP = "backup"
     RECOVERY = "recovery"
     DELETION = "deletion"
+    CLONE = "clone"
+    """A clone was made, or deleted."""
+    VERIFICATION = "verification"
+    TRIAL = "trial"
+    """A backup, a verification of it, and nothing kept."""
+    LISTING = "listing"
+    """A replica was asked, on a clone, for the names of what was lost behind it."""
+    MOUNT = "mount"
+    """A replica was mounted, or unmounted."""
 
 
 class Outcome(StrEnum):
@@ -30,7 +39,8 @@ class Phase(StrEnum):
     """The steps that a session names while it runs.
 
     A backup has identify, select, plan, prepare, freeze, snapshot, thaw and record; a recovery identify, check,
-    prepare, stop, switch, start and record.
+    prepare, stop, switch, start and record; a verification check, clone, start, verify and record; a trial those of a
+    backup up to thaw, then those of a verification.
     """
 
     IDENTIFY = "identify"
@@ -45,6 +55,8 @@ class Phase(StrEnum):
     STOP = "stop"
     SWITCH = "switch"
     START = "start"
+    CLONE = "clone"
+    VERIFY = "verify"
 
 
 @dataclass(frozen=True, slots=True)

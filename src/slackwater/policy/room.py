@@ -26,6 +26,6 @@ def enough(room: Room, min_free: Amount, where: str = "") -> Finding | None:
         Severity.REFUSAL,
         f"{format_bytes(room.free_bytes)} of {format_bytes(room.total_bytes)} ({room.free_ratio:.1%}) are free"
         f"{f' on {where}' if where else ''}; [replica] min_free asks for {asked}.",
-        "Delete replicas (slackwater replica list, slackwater replica delete ID), enlarge the filesystem, or lower "
-        "min_free in the specification.",
+        "Delete replicas, also what recoveries have set aside (slackwater replica list, slackwater replica delete ID), "
+        "enlarge the filesystem, or lower min_free in the specification.",
     )

@@ -6,11 +6,13 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from slackwater.model.replica import BackupComponents
+from slackwater.model.storage import ShadowCopy
+from slackwater.system import mounts
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -31,7 +33,7 @@ def unseal(text: bytes) -> BackupComponents | None:
         if whole["seal"] != _seal_of(whole["document"]):
             return None
         return _adapter().validate_python(whole["document"])
-    except (ValueError, KeyError, TypeError, ValidationError):
+    except (ValueError, KeyError, TypeError, RecursionError, ValidationError):
         return None
 
 
@@ -55,6 +57,20 @@ def load(directory: int, name: str) -> BackupComponents | None:
             return unseal(f.read())
     except OSError:
         return None
+
+
+def by_hand(document: BackupComponents, copies: Sequence[ShadowCopy]) -> list[str]:
+    """The commands by which writers have files made ready that lie on some of a document's copies, in place by then."""
+    commands: list[str] = []
+    for record in document.components:
+        if record.expected.get("by_hand") and _carrier(record.component.files[0].path, document.copies) in copies:
+            commands += str(record.expected["by_hand"]).splitlines()
+    return commands
+
+
+def _carrier(path: str, copies: Sequence[ShadowCopy]) -> ShadowCopy | None:
+    """The copy of the innermost volume that carries a path."""
+    return mounts.innermost(path, copies, lambda each: each.volume.path)
 
 
 @functools.cache

@@ -8,30 +8,27 @@ and their tags in `_btrfs/places.py`, what is looked at before in `_btrfs/checks
 
 import errno
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import partial
 from typing import ClassVar
 
 from slackwater.errors import NotFoundError, RefusedError
 from slackwater.journal.effects import Effect, fields_of
 from slackwater.model.facts import Facts, Finding
 from slackwater.model.replica import BackupComponents, FoundReplica
-from slackwater.model.storage import Capabilities, CommitForm, Room, ShadowCopy, Volume
-from slackwater.providers import _document
+from slackwater.model.storage import Capabilities, CommitForm, MountOrder, Room, ShadowCopy, Take, Volume
 from slackwater.providers._btrfs import checks
-from slackwater.providers._btrfs.effects import Clone, Delete, Exchange, MakePlace, Seal, Snapshot
+from slackwater.providers._btrfs.effects import Clone, Delete, Exchange, Fill, MakePlace, Seal, Snapshot
 from slackwater.providers._btrfs.manual import manual
 from slackwater.providers._btrfs.mounts import Bar, Mount, Unbar, Unmount
-from slackwater.providers._btrfs.places import DOCUMENT, MANUAL, ROOT, Place, explained, sessions
+from slackwater.providers._btrfs.places import BtrfsPlace, explained, mounted
 from slackwater.providers._btrfs.room import room_of
+from slackwater.providers._keeping import Keeping
+from slackwater.providers._places import ROOT, Place, name_of
 from slackwater.providers.contract import Commit, Switch
-from slackwater.system import btrfs, loops, mounts
-
-_ENTRIES = 20
-_NAME_LENGTH = 64
+from slackwater.system import btrfs, files, loops, mounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ class _Commit:
         btrfs.snapshot(self.directory, self.order)
 
 
-class BtrfsProvider:
+class BtrfsProvider(Keeping):
     """Snapshots of Btrfs subvolumes."""
 
     name: ClassVar[str] = "btrfs"
@@ -54,11 +51,8 @@ class BtrfsProvider:
         commit_form=CommitForm.SYSTEM_CALL, instant_over="volume", reads_through_filesystem=True
     )
     effects: ClassVar[tuple[type[Effect], ...]] = (
-        MakePlace, Snapshot, Clone, Exchange, Seal, Delete, Unmount, Mount, Bar, Unbar,
+        MakePlace, Snapshot, Fill, Clone, Exchange, Seal, Delete, Unmount, Mount, Bar, Unbar,
     )  # fmt: skip
-
-    def __init__(self, owner: str) -> None:
-        self._owner = owner
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
@@ -80,18 +74,16 @@ class BtrfsProvider:
     def check_backup(self, volume: Volume, trees: Sequence[str], beside: Sequence[Volume] = ()) -> Sequence[Finding]:
         """What would be missing in a snapshot, or make it fail; codes are those of `_btrfs/checks`."""
         with explained(f"checking {volume.path}"):
-            return checks.backup(volume, trees, beside)
+            return checks.backup(volume, trees, beside, self._owner)
 
     def check_recovery(self, volume: Volume, pids: frozenset[int], beside: Sequence[Volume] = ()) -> Sequence[Finding]:
         """What would not follow an exchange, now or after a reboot; codes are those of `_btrfs/checks`."""
         with explained(f"checking {volume.path}"):
-            return checks.recovery(volume, pids, beside)
+            return checks.recovery(volume, pids, beside, self._owner)
 
-    def foreign(self, volume: Volume, trees: Sequence[str]) -> Sequence[str]:
-        """What else lies on the volume: next to each tree, and next to each folder on the way to it."""
-        with explained(f"listing {volume.path}"):
-            found = [] if volume.path in trees else list(_others(volume.path, trees))
-        return sorted(found, key=lambda path: (len(path), path))[:_ENTRIES]
+    def estimate_s(self, volume: Volume) -> float:
+        """Nothing to speak of: one snapshot is one transaction, whatever it holds."""
+        return 0.0
 
     def room(self, volume: Volume) -> Room:
         """How much the filesystem can still take, by what is given out to chunks; see `_btrfs/room`."""
@@ -116,15 +108,15 @@ class BtrfsProvider:
         )
 
     @contextmanager
-    def open(self, volume: Volume, session: str) -> Iterator[Commit]:
+    def open(self, take: Take, session: str) -> Iterator[Commit]:
         """Write back dirty pages and open source and destination; what is left is one ioctl.
 
         Raises:
             SlackwaterError: the place is missing or not ours, or the volume is another than it was.
         """
-        effect = self.snapshot_effect(volume, session)
+        effect = self.snapshot_effect(take.volume, session)
         with ExitStack() as opened:
-            with explained(f"preparing the snapshot of {volume.path}", "Nothing was changed."):
+            with explained(f"preparing the snapshot of {take.volume.path}", "Nothing was changed."):
                 top = opened.enter_context(effect.top())
                 place = opened.enter_context(effect.required(top))
                 order = opened.enter_context(effect.ready(top))
@@ -133,20 +125,6 @@ class BtrfsProvider:
     def copy(self, volume: Volume, session: str, facts: Facts) -> ShadowCopy:
         """Describe the copy that was made."""
         return ShadowCopy(volume, f"{ROOT}/{session}/{volume.name}", facts)
-
-    def write_document(self, document: BackupComponents) -> None:
-        """Put the document, and the commands to do without us, beside the copies on every filesystem. Idempotent.
-
-        Raises:
-            SlackwaterError: a directory is missing or not ours, or cannot be written.
-        """
-        text = _document.seal(document)
-        for where in dict.fromkeys(_where(copy.volume) for copy in document.copies):
-            place = Place(*where, self._owner, document.session)
-            what = f"writing {ROOT}/{document.session}/{DOCUMENT}"
-            with explained(what), place.top() as top, place.required(top) as fd:
-                _document.store(fd, MANUAL, manual(document, place.filesystem).encode())
-                _document.store(fd, DOCUMENT, text)
 
     # -- copies ----------------------------------------------------------------------------------------------------
 
@@ -163,11 +141,32 @@ class BtrfsProvider:
                 with place.top(read_only=True) as top:
                     found = btrfs.subvolume_at(copy.place, top)
                 if found is None:
-                    raise NotFoundError(
-                        f"{copy.place} is gone from the Btrfs {place.filesystem}.", data="Nothing was changed."
-                    )
+                    raise self._gone(copy)
                 top = opened.enter_context(place.top(read_only=found.read_only))
             yield f"/proc/self/fd/{top}/{copy.place}"
+
+    def clone_effect(self, copy: ShadowCopy, session: str) -> Clone:
+        """Plan a writable snapshot of a copy that takes nobody's place."""
+        return Clone(
+            *_where(copy.volume), self._owner, session, copy.volume.name, str(copy.facts["subvolume_uuid"]),
+            live="", live_uuid="", copy=copy.place,
+        )  # fmt: skip
+
+    def mount_order(self, copy: ShadowCopy) -> MountOrder:
+        """The subvolume, by its path from the top level."""
+        place = self._place(copy)
+        with explained(f"looking for {copy.place}"), place.top(read_only=True) as top:
+            if btrfs.subvolume_at(copy.place, top) is None:
+                raise self._gone(copy)
+        source = btrfs.device_of(place.filesystem, place.source)
+        return MountOrder("btrfs", source, f"/{copy.place}", (f"subvol=/{copy.place}",))
+
+    def mounted_at(self, copy: ShadowCopy) -> Sequence[str]:
+        """Where our namespace shows it; another Btrfs could hold the same path, and then the device tells."""
+        filesystem = _where(copy.volume)[0]
+        shown = [m for m in mounts.read() if m.fstype == "btrfs" and mounts.inside(m.root, f"/{copy.place}")]
+        devices = btrfs.devices_of(filesystem) if shown else ()
+        return tuple(m.target for m in shown if os.path.realpath(m.source) in devices)
 
     def altered(self, copy: ShadowCopy) -> str:
         """Why it is not the copy that was made.
@@ -178,7 +177,7 @@ class BtrfsProvider:
         and yet is in the next clone.)
         """
         with explained(f"looking at {copy.place}"), self._place(copy).top(read_only=True) as top:
-            btrfs.write_back(top)
+            files.write_back(top)
             found = btrfs.subvolume_at(copy.place, top)
         if found is None:
             return "it is gone"
@@ -192,7 +191,9 @@ class BtrfsProvider:
 
     # -- recovery --------------------------------------------------------------------------------------------------
 
-    def switch(self, copies: Sequence[ShadowCopy], live: Sequence[Volume], session: str) -> Switch:
+    def switch(
+        self, copies: Sequence[ShadowCopy], live: Sequence[Volume], session: str, *, alone: bool = True
+    ) -> Switch:
         """Plan the clones, the exchange and the seal.
 
         Raises:
@@ -210,19 +211,23 @@ class BtrfsProvider:
         places = dict.fromkeys(self.place_effect(volume, session) for volume in live)
         exchanges = [self._exchange(copy, volume, session) for copy, volume in pairs]
         unmounts = _mounted(live)
-        bars = _bars(exchanges) if len(exchanges) > 1 else None
+        bars = None if alone and len(exchanges) == 1 else _bars(exchanges)
         return Switch(
             clones=(*places, *(_clone(each, copy) for each, copy in zip(exchanges, copies, strict=True))),
+            bar=(Bar(*bars),) if bars else (),
             exchange=(
-                *((Bar(*bars),) if bars else ()),
                 *unmounts,
                 *exchanges,
                 *(Mount(**fields_of(each)) for each in reversed(unmounts)),
-                *((Unbar(*bars),) if bars else ()),
             ),
+            unbar=(Unbar(*bars),) if bars else (),
             seal=tuple(Seal(e.filesystem, e.source, e.owner, e.session, e.name, e.live_uuid) for e in exchanges),
             aside=tuple(self.copy(v, session, {"subvolume_uuid": v.facts["subvolume_uuid"]}) for v in live),
         )
+
+    def fill_effect(self, volume: Volume, session: str, origin: str, digest: str) -> Fill:
+        """Plan a subvolume beside the live one that is filled from a full copy."""
+        return Fill(*_where(volume), self._owner, session, volume.name, origin, digest)
 
     def _exchange(self, copy: ShadowCopy, volume: Volume, session: str) -> Exchange:
         return Exchange(
@@ -234,14 +239,15 @@ class BtrfsProvider:
 
     def delete_effect(self, copies: Sequence[ShadowCopy], session: str) -> Delete:
         """Plan to delete the copies and then the directories that held them."""
-        where = [_where(copy.volume) for copy in copies]
+        mine = self._mine(copies)
+        where = [_where(copy.volume) for copy in mine]
         return Delete(
             owner=self._owner,
             session=session,
             filesystems=tuple(filesystem for filesystem, _ in where),
             sources=tuple(source for _, source in where),
-            names=tuple(os.path.basename(copy.place) for copy in copies),
-            uuids=tuple(str(copy.facts["subvolume_uuid"]) for copy in copies),
+            names=tuple(os.path.basename(copy.place) for copy in mine),
+            uuids=tuple(str(copy.facts["subvolume_uuid"]) for copy in mine),
         )
 
     def find(self) -> Sequence[FoundReplica]:
@@ -250,29 +256,32 @@ class BtrfsProvider:
         A filesystem that cannot be read now is passed over: a broken disk must not stand in the way of all others.
         """
         found: list[FoundReplica] = []
+        if os.geteuid() != 0:
+            return found  # only root can look, and only root has made any
         with explained("looking for replicas"):
-            for superblock, filesystem in _filesystems().items():
+            for superblock, filesystem in mounted().items():
                 try:
                     with btrfs.top_level(filesystem, read_only=True) as top:
-                        found += (self._found(top, filesystem, superblock, each) for each in sessions(top, self._owner))
+                        place_of = partial(BtrfsPlace, filesystem, "", self._owner)
+                        found += self._found(top, superblock, place_of, _subvolumes)
                 except OSError as e:
                     if e.errno in (errno.EPERM, errno.EACCES):
                         raise
         return found
 
-    def _found(self, top: int, filesystem: str, superblock: str, session: str) -> FoundReplica:
-        place = Place(filesystem, "", self._owner, session)
-        with place.required(top) as fd:
-            names = [name for name in sorted(os.listdir(fd)) if btrfs.subvolume_at(name, fd)]
-            document = _document.load(fd, DOCUMENT)
-        if document is not None and (document.owner, document.session) != (self._owner, session):
-            document = None
-        return FoundReplica(
-            session, superblock, tuple(place.path(name) for name in names), document, {"filesystem": filesystem}
-        )
+    def _place(self, copy: ShadowCopy) -> BtrfsPlace:
+        return BtrfsPlace(*_where(copy.volume), self._owner, copy.place.split("/")[1])
 
-    def _place(self, copy: ShadowCopy) -> Place:
-        return Place(*_where(copy.volume), self._owner, copy.place.split("/")[1])
+    def _manual(self, document: BackupComponents, place: Place, copies: list[ShadowCopy]) -> str:
+        return manual(document, place.filesystem, copies)
+
+    def _told(self, what: str, data: str = "") -> AbstractContextManager[None]:
+        return explained(what, data)
+
+
+def _subvolumes(place: int) -> list[str]:
+    """What of a place's directory is a copy."""
+    return [name for name in os.listdir(place) if btrfs.subvolume_at(name, place)]
 
 
 def _where(volume: Volume) -> tuple[str, str]:
@@ -299,7 +308,7 @@ def _volume(path: str, mount: mounts.Mount) -> Volume:
     return Volume(
         provider="btrfs",
         id=f"btrfs:{filesystem}:{subvolume}",
-        name=_name(subvolume),
+        name=name_of(subvolume),
         path=root,
         superblock=mount.superblock,
         facts={
@@ -330,26 +339,6 @@ def _reached(subvolume: str, uuid: str, table: Iterable[mounts.Mount]) -> str:
             if found is not None and found.uuid == uuid:
                 return path
     return ""
-
-
-def _name(subvolume: str) -> str:
-    """A directory name that tells which subvolume it is; where that cannot be told, a part of a checksum does."""
-    plain = subvolume.replace("/", "-").lstrip("@.-") or "top"
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", plain)
-    if name != plain or len(name) > _NAME_LENGTH or name in (DOCUMENT, MANUAL):
-        digest = sha256(os.fsencode(subvolume)).hexdigest()[:8]
-        name = f"{name[-(_NAME_LENGTH - 9) :].lstrip('.-')}-{digest}"
-    return name
-
-
-def _others(directory: str, trees: Sequence[str]) -> Iterator[str]:
-    for entry in os.scandir(directory):
-        if any(mounts.inside(entry.path, tree) for tree in trees):
-            continue
-        if any(mounts.inside(tree, entry.path) for tree in trees):
-            yield from _others(entry.path, trees)
-        else:
-            yield entry.path + ("/" if entry.is_dir(follow_symlinks=False) else "")
 
 
 def _mounted(volumes: Sequence[Volume]) -> list[Unmount]:
@@ -393,21 +382,3 @@ def _bars(exchanges: Sequence[Exchange]) -> tuple[tuple[str, ...], ...]:
     """The fields of the bar over several exchanges."""
     rows = [(e.filesystem, e.source, e.live, e.path(e.name), e.live_uuid) for e in exchanges]
     return tuple(zip(*rows, strict=True))
-
-
-def _filesystems() -> dict[str, str]:
-    """Superblock and UUID of every Btrfs mounted in our namespace."""
-    found: dict[str, str] = {}
-    for mount in mounts.read():
-        if mount.fstype == "btrfs" and mount.superblock not in found:
-            try:
-                fd = os.open(mount.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except OSError:
-                continue  # hidden below another mount, or a file: another mount of the same will do
-            try:
-                found[mount.superblock] = btrfs.filesystem_of(fd)
-            except OSError:
-                continue  # something else is mounted over it
-            finally:
-                os.close(fd)
-    return found

@@ -5,56 +5,45 @@ Switch, do not copy: a writable clone of the replica, made beside while the appl
 its volumes; what was there is set aside and becomes the undo replica. Begin with `recover`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import TypeVar
 
 from slackwater.errors import PartialError, SlackwaterError
 from slackwater.journal.effects import Effect
 from slackwater.journal.journal import Decision, Journal
-from slackwater.model.component import Component, ComponentRef
+from slackwater.model.component import ComponentRef
 from slackwater.model.facts import Facts, Finding, Severity
-from slackwater.model.plan import Consistency, Hold, Window
-from slackwater.model.replica import BackupComponents, ComponentRecord, ReplicaKind
+from slackwater.model.hold import Hold
+from slackwater.model.plan import Window
+from slackwater.model.replica import BackupComponents, ReplicaKind
 from slackwater.model.session import Phase
-from slackwater.model.storage import ShadowCopy, Volume
-from slackwater.providers.contract import Provider
-from slackwater.system.clock import Clock
-from slackwater.system.crew import in_thread, wait_in_thread
+from slackwater.model.storage import ShadowCopy
+from slackwater.model.target import TargetKind
+from slackwater.providers import _copying
+from slackwater.providers.contract import Provider, Switch
+from slackwater.recovery import configured, filling, logs, services
+from slackwater.recovery.order import Hands, RecoveryOrder, Trees, trees_in
+from slackwater.recovery.promise import promise
+from slackwater.system import btrfs, companions, namespaces
+from slackwater.system.companions import StopService
+from slackwater.system.configuration import Change, ForgetConfiguration, forget
+from slackwater.system.crew import in_thread, stop_in_thread, wait_in_thread
 from slackwater.system.story import Story
-from slackwater.writers.contract import Writer
 
-
-@dataclass(frozen=True, slots=True)
-class Hands:
-    """What a recovery is made with on a host."""
-
-    writers: Mapping[str, Writer]
-    providers: Mapping[str, Provider]
-    clock: Clock
-
-
-@dataclass(frozen=True, slots=True)
-class RecoveryOrder:
-    """Which replica takes the place of what."""
-
-    source: BackupComponents
-    now: tuple[Component, ...]
-    """The components as they are now (as recorded, where they cannot be asked any more), in the document's order."""
-    live: tuple[Volume, ...]
-    """The volumes as they are now, in the order of the document's copies."""
-    known: Mapping[ComponentRef, Sequence[Facts]]
-    """What earlier recoveries returned, so that no timeline is used twice."""
-    timeout_s: float = 3600.0
-    """How long the application may take to recover."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
     """A recovery, as effects in order."""
 
+    fill: tuple[Effect, ...]
+    """What brings full copies back; undone as soon as the clones are there."""
     clones: tuple[Effect, ...]
     stop: tuple[Effect, ...]
     exchange: tuple[Effect, ...]
@@ -62,11 +51,20 @@ class Steps:
     settle: tuple[Effect, ...]
     seal: tuple[Effect, ...]
     aside: tuple[ShadowCopy, ...]
+    stopped: frozenset[ComponentRef]
+    """Who runs, and is stopped by a step."""
+    services: tuple[StopService, ...] = ()
+    configuration: tuple[Change, ...] = ()
+    forget: tuple[ForgetConfiguration, ...] = ()
 
     def describe(self) -> tuple[str, ...]:
         """One plain line a step, as the preview shows them."""
-        effects = (*self.clones, *self.stop, *self.exchange, *self.start, *self.settle, *self.seal)
-        return tuple(effect.describe() for effect in effects)
+        before = (
+            *self.fill, *self.clones, *self.services, *self.stop, *self.exchange, *self.configuration, *self.start
+        )  # fmt: skip
+        back = [each.describe_start() for each in reversed(self.services) if each.running]
+        after = (*self.settle, *self.forget, *self.seal)
+        return (*(each.describe() for each in before), *back, *(each.describe() for each in after))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +77,75 @@ class Recovered:
     reached: Mapping[ComponentRef, Facts]
 
 
+Known = Mapping[ComponentRef, Sequence[Facts]]
+"""What earlier recoveries returned, by component."""
+"""By component, where each of its file sets can be reached."""
 Learnt = Callable[[Mapping[ComponentRef, Facts]], None]
 """Told, before the switch, what later recoveries have to know."""
+Proven = Callable[[], None]
+"""Called when the application is proven to be back: from then on nothing is taken back."""
 
 
 def plan_steps(order: RecoveryOrder, session: str, hands: Hands) -> Steps:
     """Turn a recovery order into steps. Reads only."""
-    (provider,) = {volume.provider for volume in order.live}
-    switch = hands.providers[provider].switch(order.source.copies, order.live, session)
+    fillings = filling.plan(order.source.copies, order.live, session, hands.providers)
+    beside = filling.foreseen(fillings, order.source.copies, session, hands.providers)
+    steps = _steps(order, fillings, beside, session, hands)
+    with suppress(SlackwaterError):  # one that is not here is a finding of its own
+        steps = replace(steps, services=tuple(companions.plan(order.services, session, order.source.specification)))
+    return steps
+
+
+def _steps(
+    order: RecoveryOrder,
+    fillings: Sequence[filling.Filling | None],
+    copies: Sequence[ShadowCopy],
+    session: str,
+    hands: Hands,
+) -> Steps:
+    """The same from these copies, each beside its volume."""
+    switches = _switches(order, copies, session, hands)
     writers = [hands.writers[each.ref.writer] for each in order.now]
     pairs = list(zip(writers, order.now, strict=True))
+    stops = [writer.stop_effect(each) for writer, each in pairs]
+    put = configured.changes(order, session)
     return Steps(
-        clones=switch.clones,
-        stop=tuple(writer.stop_effect(each) for writer, each in pairs),
-        exchange=switch.exchange,
-        start=tuple(writer.start_effect(each) for writer, each in reversed(pairs)),
-        settle=tuple(writer.settle_effect(each) for writer, each in pairs) if _rolls(order) else (),
-        seal=switch.seal,
-        aside=switch.aside,
+        fill=tuple(each.fill for each in fillings if each is not None),
+        clones=_all(each.clones for each in switches),
+        stop=_some(stops),
+        exchange=(
+            *_all(each.bar for each in switches),
+            *_all(each.exchange for each in switches),
+            *_all(each.unbar for each in reversed(switches)),
+        ),
+        start=_some(writer.start_effect(each) for writer, each in reversed(pairs)),
+        settle=_some(writer.settle_effect(each) for writer, each in pairs) if _rolls(order) else (),
+        seal=_all(each.seal for each in switches),
+        aside=_all(each.aside for each in switches),
+        stopped=frozenset(each.ref for each, stop in zip(order.now, stops, strict=True) if stop and each.running),
+        configuration=put,
+        forget=tuple(map(forget, put)),
     )
+
+
+def _switches(order: RecoveryOrder, beside: Sequence[ShadowCopy], session: str, hands: Hands) -> list[Switch]:
+    """One switch for each provider; the copies of one follow each other in a document."""
+    pairs = list(zip(beside, order.live, strict=True))
+    names = list(dict.fromkeys(volume.provider for volume in order.live))
+    switches = []
+    for name in names:
+        copies = [copy for copy, volume in pairs if volume.provider == name]
+        live = [volume for volume in order.live if volume.provider == name]
+        switches.append(hands.providers[name].switch(copies, live, session, alone=len(names) == 1))
+    return switches
+
+
+def _all(parts: Iterable[Sequence[T]]) -> tuple[T, ...]:
+    return tuple(each for part in parts for each in part)
+
+
+def _some(effects: Iterable[Effect | None]) -> tuple[Effect, ...]:
+    return tuple(each for each in effects if each is not None)
 
 
 def _rolls(order: RecoveryOrder) -> bool:
@@ -106,39 +154,68 @@ def _rolls(order: RecoveryOrder) -> bool:
 
 
 async def recover(
-    order: RecoveryOrder, session: str, owner: str, hands: Hands, journal: Journal, story: Story, learnt: Learnt
-) -> Recovered:
+    order: RecoveryOrder, session: str, owner: str, hands: Hands, journal: Journal, story: Story, learnt: Learnt,
+    proven: Proven,
+) -> Recovered:  # fmt: skip
     """Put the application back on the replica, up to the proof that it is back; `complete` does the rest.
 
-    When it raises, the caller undoes the session by its journal: the application is then where it was. When it has
-    returned, nothing may be taken back any more: the application acknowledges.
+    When it raises, the caller takes the session back by its journal: the application is then where it was, and what it
+    may have written to the clones is kept (`takeback.py`). From `proven` on nothing may be taken back any more: the
+    application acknowledges, and the services that live on it are started.
 
     Raises:
         SlackwaterError: a step failed, or the application did not recover as it had to.
     """
-    steps = plan_steps(order, session, hands)
+    fillings = filling.plan(order.source.copies, order.live, session, hands.providers)
     with story.phase(Phase.PREPARE):
+        facts = await filling.fill(fillings, session, journal, story)
+        beside = filling.foreseen(fillings, order.source.copies, session, hands.providers, facts)
+        steps = _steps(order, fillings, beside, session, hands)
+        places = {each.place for each in fillings if each is not None}
+        for volume in (each for each in order.live if hands.providers[each.provider].capabilities.copies):
+            story.say("note", f"Copying the replica of {volume.path} beside it; the application works on.")
         for effect in steps.clones:
-            await in_thread(journal.run, session, effect)
+            if effect not in places:
+                await stop_in_thread(journal.run, session, effect, stop=_copying.stop)
+        await filling.discard(fillings, session, journal)
+        await in_thread(_unaltered, order, hands)
         expected = await in_thread(_prepare, order, steps, session, owner, hands)
+        expected |= await in_thread(_roll, order, steps, expected, hands)
+        await in_thread(logs.forgive, order, steps.aside, hands)
         learnt(expected)
     began_s = hands.clock.boot_s()
     with story.phase(Phase.STOP):
+        around = await services.stop(order, session, journal)
         for effect in steps.stop:
             await in_thread(journal.run, session, effect)
+        for part in (namespaces.end_over, namespaces.let_go):
+            await in_thread(part, [volume.path for volume in order.live])
         await in_thread(_nobody_else, order, hands)
         stopped = hands.clock.now()
+        # Only now the log is complete.
+        if rolled := await in_thread(_roll, order, steps, expected, hands):
+            expected |= rolled
+            learnt(expected)
     # All further intents at once: from the decision on, a reconcile must know the whole way to the end.
-    ahead = Ahead(journal, session, (*steps.exchange, *steps.start, *steps.settle, *steps.seal))
+    ahead = Ahead(
+        journal,
+        session,
+        (*steps.exchange, *steps.configuration, *steps.start, *steps.settle, *steps.forget, *steps.seal),
+    )
+    before = _roots(order)
     with story.phase(Phase.SWITCH):
         await ahead.make(steps.exchange)
+        _must_be_switched(order, before)
         journal.decide(session, Decision.FINISH)
     with story.phase(Phase.START):
+        await ahead.make(steps.configuration)
         await ahead.make(steps.start)
         reached = {}
         for each in order.now:
             confirm = partial(hands.writers[each.ref.writer].confirm, timeout_s=order.timeout_s)
             reached[each.ref] = {**expected[each.ref], **await wait_in_thread(confirm, each, expected[each.ref])}
+        proven()
+        await services.start(around, session, journal, story)
     downtime_ms = (hands.clock.boot_s() - began_s) * 1000
     return Recovered(undo_document(order, steps, session, owner, stopped), round(downtime_ms, 3), reached)
 
@@ -158,7 +235,27 @@ def complete(recovered: Recovered, hands: Hands, journal: Journal) -> BackupComp
             data="What it had before is set aside, whole; it is not in the catalog yet.",
             hint="slackwater reconcile",
         )
-    return record_aside(recovered.undo, hands, journal)
+    aside = record_aside(recovered.undo, hands, journal)
+    for copy in aside.copies:
+        if why := hands.providers[copy.provider].altered(copy):
+            raise PartialError(
+                f"The application is recovered, but what it had before is not as its provider says: {why}.",
+                data=f"It lies at {copy.place} and cannot be recovered from.",
+                hint="Tell the authors of the provider.",
+            )
+    return aside
+
+
+def _unaltered(order: RecoveryOrder, hands: Hands) -> None:
+    """Ask once more, now that the clones are made: between the check and the clone, a copy may have been altered."""
+    for copy in order.source.copies:
+        if why := hands.providers[copy.provider].altered(copy):
+            raise SlackwaterError(
+                f"The copy {copy.place} is not what was backed up: {why}.",
+                data="Nothing was switched; the application was not stopped.",
+                hint="Recover from another replica; `slackwater replica list` shows them.",
+                code="replica-altered",
+            )
 
 
 def _prepare(order: RecoveryOrder, steps: Steps, session: str, owner: str, hands: Hands) -> dict[ComponentRef, Facts]:
@@ -169,38 +266,64 @@ def _prepare(order: RecoveryOrder, steps: Steps, session: str, owner: str, hands
     if not _rolls(order):
         return {each.ref: {} for each in order.now}
     with ExitStack() as reached:
-        trees = _trees(order, steps, hands, reached)
-        expected: dict[ComponentRef, Facts] = {}
-        for record, each in zip(order.source.components, order.now, strict=True):
-            known = order.known.get(each.ref, ())
-            learnt = hands.writers[each.ref.writer].rewrite(record.component, trees[each.ref], known, session)
-            expected[each.ref] = {**record.expected, **learnt}
+        return make_ready(order.source, order.known, trees_in(order, steps.aside, hands, reached), session, hands)
+
+
+def _roll(
+    order: RecoveryOrder, steps: Steps, expected: Mapping[ComponentRef, Facts], hands: Hands
+) -> dict[ComponentRef, Facts]:
+    """Lay the log on the way to the target beside the clones; what is expected changes with it."""
+    if order.target.kind is TargetKind.REPLICA:
+        return {}
+    with ExitStack() as reached:
+        rolled = logs.roll(order, trees_in(order, steps.aside, hands, reached), expected, hands)
+    known = {ref: {**expected[ref], **facts} for ref, facts in rolled.items()}
+    return {ref: {name: fact for name, fact in facts.items() if fact is not None} for ref, facts in known.items()}
+
+
+def make_ready(
+    source: BackupComponents, known: Known, trees: Trees, session: str, hands: Hands
+) -> dict[ComponentRef, Facts]:
+    """Have the writers make the files of clones ready; returns for each component what its engine has to reach."""
+    expected: dict[ComponentRef, Facts] = {}
+    for record in source.components:
+        ref = record.component.ref
+        rewrite = hands.writers[ref.writer].rewrite
+        learnt = rewrite(record.component, trees[ref], record.expected, known.get(ref, ()), session)
+        expected[ref] = {**record.expected, **learnt}
     return expected
 
 
-def _trees(order: RecoveryOrder, steps: Steps, hands: Hands, reached: ExitStack) -> dict[ComponentRef, dict[str, str]]:
-    """For each component: where the clone of each of its file sets can be reached now."""
-    roots = [
-        (copy.volume.path, reached.enter_context(hands.providers[aside.volume.provider].reach(aside)))
-        for copy, aside in zip(order.source.copies, steps.aside, strict=True)
-    ]
-    roots.sort(key=lambda pair: len(pair[0]), reverse=True)
-    return {
-        record.component.ref: {files.path: _within(files.path, roots) for files in record.component.files}
-        for record in order.source.components
-    }
+def _roots(order: RecoveryOrder) -> list[tuple[object, ...]]:
+    """What lies in the volumes' places, as the kernel tells it.
+
+    All subvolumes have one inode number, and a device number that was given back with the last unmount is given out
+    again with the next mount: only the subvolume's own identity tells two of them apart.
+    """
+    found = [os.stat(volume.path) for volume in order.live]
+    subvolumes = [_subvolume(volume.path) for volume in order.live]
+    return [(each.st_dev, each.st_ino, uuid) for each, uuid in zip(found, subvolumes, strict=True)]
 
 
-def _within(path: str, roots: Sequence[tuple[str, str]]) -> str:
-    """Where a recorded path lies below the clone of the innermost volume that carried it."""
-    for volume_path, clone in roots:
-        if path == volume_path or path.startswith(volume_path.rstrip("/") + "/"):
-            return clone + path[len(volume_path.rstrip("/")) :]
-    raise SlackwaterError(
-        f"The replica's document names {path}, which lies on none of its volumes.",
-        data="Nothing was changed.",
-        code="document",
-    )
+def _subvolume(path: str) -> str:
+    """The identity of the subvolume whose root is at a path; empty where there is none."""
+    try:
+        found = btrfs.subvolume_at(path)
+    except OSError:  # another filesystem
+        return ""
+    return found.uuid if found else ""
+
+
+def _must_be_switched(order: RecoveryOrder, before: Sequence[tuple[object, ...]]) -> None:
+    """See for ourselves that something else lies in each place now; after this the session is finished, not undone."""
+    for volume, old, new in zip(order.live, before, _roots(order), strict=True):
+        if old == new:
+            raise SlackwaterError(
+                f"The provider {volume.provider} says that it has exchanged {volume.path}, and has not.",
+                data="What had been switched is switched back; the application is started again on the data it had.",
+                hint="Tell the authors of the provider.",
+                code="not-as-said",
+            )
 
 
 def _nobody_else(order: RecoveryOrder, hands: Hands) -> None:
@@ -234,7 +357,6 @@ class Ahead:
 
 def undo_document(order: RecoveryOrder, steps: Steps, session: str, owner: str, created: datetime) -> BackupComponents:
     """Describe what a recovery sets aside. The facts of the copies are known only when they are sealed."""
-    ran = any(each.running for each in order.now)
     return BackupComponents(
         schema_version=1,
         owner=owner,
@@ -244,9 +366,12 @@ def undo_document(order: RecoveryOrder, steps: Steps, session: str, owner: str, 
         created=created,
         hold=Hold.COLD,
         reason=f"Set aside by the recovery of {order.source.session}, with the application stopped.",
-        consistency=Consistency.APPLICATION if ran else Consistency.CRASH,
+        consistency=promise(order.now, steps.stopped),
         window=Window(),
-        components=tuple(ComponentRecord(each, {}) for each in order.now),
+        components=tuple(
+            configured.aside(each, record, order)
+            for each, record in zip(order.now, order.source.components, strict=True)
+        ),
         copies=steps.aside,
         replica=order.source.session,
     )
@@ -266,4 +391,4 @@ def record_aside(document: BackupComponents, hands: Hands, journal: Journal) -> 
 
 
 def _providers(document: BackupComponents, hands: Hands) -> list[Provider]:
-    return [hands.providers[name] for name in sorted({copy.volume.provider for copy in document.copies})]
+    return [hands.providers[name] for name in sorted({copy.provider for copy in document.copies})]

@@ -4,9 +4,10 @@
 from dataclasses import dataclass
 
 from slackwater.errors import SlackwaterError
-from slackwater.model.component import Component
+from slackwater.model.component import Component, ComponentRef
 from slackwater.model.facts import Finding, Severity
-from slackwater.model.plan import Hold, Limits
+from slackwater.model.hold import Hold
+from slackwater.model.plan import Placement, PlanOptions
 from slackwater.model.storage import Volume
 from slackwater.sessions.cell import Cell
 
@@ -23,6 +24,8 @@ class Discovered:
     """Why this hold is enough, or why there is none."""
     recoverable: bool
     findings: tuple[Finding, ...]
+    placements: tuple[Placement, ...] = ()
+    """What lies on which volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,27 @@ class Discovery:
 
 
 async def discover(cell: Cell) -> Discovery:
-    """Ask every writer, and plan a backup of each component alone. Reads only."""
-    identified = await cell.host.identify()
-    return Discovery(tuple([await look(cell, each) for each in identified.components]), identified.failures)
+    """Ask every writer, also for what specifications name, and plan a backup of each component alone. Reads only."""
+    good, _ = cell.specifications
+    named = {ref: each.name for each in good for ref in each.components}
+    identified = await cell.host.identify(tuple(named))
+    there = {each.ref for each in identified.components}
+    gone = [_gone(ref, name) for ref, name in named.items() if ref not in there and not _disabled(cell, ref)]
+    found = tuple([await look(cell, each) for each in identified.components])
+    return Discovery(found, (*identified.failures, *gone))
+
+
+def _gone(ref: ComponentRef, specification: str) -> Finding:
+    return Finding(
+        "no-component",
+        Severity.WARNING,
+        f"There is no component {ref} on this host, and the specification {specification} names it.",
+        f"Mount what holds it, or put the specification right: slackwater spec check {specification}",
+    )
+
+
+def _disabled(cell: Cell, ref: ComponentRef) -> bool:
+    return ref.writer in cell.settings.writers.disable
 
 
 async def look(cell: Cell, component: Component) -> Discovered:
@@ -49,7 +70,7 @@ async def look(cell: Cell, component: Component) -> Discovered:
 
 
 async def _look(cell: Cell, component: Component) -> Discovered:
-    planned = await cell.host.plan([component], configuration_check="strict", limits=Limits())
+    planned = await cell.host.plan([component], PlanOptions())
     plan = planned.plan
     refusals = list(plan.refusals)
     against = [] if refusals else await cell.host.recoverable(plan)
@@ -62,4 +83,5 @@ async def _look(cell: Cell, component: Component) -> Discovered:
         reason=refusals[0].sentence if refusals else plan.reason,
         recoverable=not against_all,
         findings=findings,
+        placements=plan.placements,
     )

@@ -1,23 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """An instant recovery, and its undo: the application goes back to a replica, and what it had is set aside."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
+from itertools import groupby, takewhile
+from typing import TypeVar
 
 import anyio
 
-from slackwater.errors import NotFoundError
+from slackwater.errors import NotFoundError, SlackwaterError
 from slackwater.hosts.contract import RecoveryPlan
 from slackwater.model.component import ComponentRef
-from slackwater.model.facts import Facts, Finding
-from slackwater.model.replica import Replica, ReplicaKind, ReplicaState
+from slackwater.model.facts import Facts, Finding, Severity
+from slackwater.model.replica import BackupComponents, Replica, ReplicaKind, ReplicaState
 from slackwater.model.session import Message, Outcome, Phase, PhaseRecord, SessionKind
+from slackwater.model.target import TO_REPLICA, Reach, RecoveryTarget, TargetKind
+from slackwater.policy.room import enough
+from slackwater.recovery.part import left_behind, part
 from slackwater.sessions.cell import Cell
+from slackwater.sessions.downtime import Downtime, foreseen
+from slackwater.sessions.logs import keep_from
 from slackwater.sessions.running import Run, running
 from slackwater.sessions.target import refuse, resolve
 from slackwater.system.story import Listener
+
+Candidate = TypeVar("Candidate")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,19 @@ class RecoveryPreview:
     """The paths whose present data becomes the undo replica."""
     steps: tuple[str, ...]
     findings: tuple[Finding, ...]
+    components: tuple[ComponentRef, ...]
+    """What goes back."""
+    target: RecoveryTarget = TO_REPLICA
+    reach: Reach | None = None
+    """How far it goes forward from the replica; None when it does not."""
+    since: Mapping[ComponentRef, Facts] = field(default_factory=dict)
+    """What applications have written since the replica."""
+    down: Downtime | None = None
+    """How long the application will be down; None when that was not measured yet."""
+    services: tuple[str, ...] = ()
+    """Those around the application that run, and stop with it."""
+    configuration: tuple[str, ...] = ()
+    """Files outside of the volumes that are put back, or removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +72,54 @@ class RecoveryResult:
     phases: tuple[PhaseRecord, ...]
     messages: tuple[Message, ...]
     reached: Mapping[str, Facts]
+    target: RecoveryTarget = TO_REPLICA
+    since: Mapping[ComponentRef, Facts] = field(default_factory=dict)
+    """What applications had written since the replica when the recovery began."""
 
 
-def choose(cell: Cell, target: str, replica: str = "", *, undo: bool = False) -> Replica:
-    """The replica that a recovery of `target` would use.
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What somebody asks of a recovery; see `recover`."""
+
+    target: str
+    replica: str = ""
+    undo: bool = False
+    to: RecoveryTarget = TO_REPLICA
+    only: Sequence[ComponentRef] = ()
+    with_config: bool = False
+
+
+def choose(
+    cell: Cell,
+    target: str,
+    replica: str = "",
+    *,
+    undo: bool = False,
+    to: RecoveryTarget = TO_REPLICA,
+    only: Sequence[ComponentRef] = (),
+) -> Replica:
+    """The replica that a recovery of `target` would use, or would try first.
 
     Args:
         cell: where to look.
         target: a specification, or WRITER:COMPONENT.
-        replica: an id, a unique prefix or `latest`; empty for the newest good backup.
+        replica: an id, a unique prefix or `latest`; empty for the newest good backup that is older than `to`.
         undo: the newest undo replica instead, which puts back what the last recovery set aside.
+        to: where it goes from the replica.
+        only: these components, and none of the others.
 
     Raises:
         NotFoundError: there is none.
     """
+    return _candidates(cell, _Wish(target, replica, undo, to, only))[0]
+
+
+def _candidates(cell: Cell, wish: _Wish) -> list[Replica]:
+    """The replicas that a recovery may begin with, the best first; at least one."""
+    target, replica, to, only = wish.target, wish.replica, wish.to, wish.only
     if ":" not in target:
         resolve(cell, target)
-    kind = ReplicaKind.UNDO if undo else ReplicaKind.BACKUP
+    kind = ReplicaKind.UNDO if wish.undo else ReplicaKind.BACKUP
     if replica and replica != "latest":
         chosen = cell.catalog.replicas.find(replica)
         if chosen.document.specification != target:
@@ -73,22 +128,36 @@ def choose(cell: Cell, target: str, replica: str = "", *, undo: bool = False) ->
                 data="Nothing was changed.",
                 hint=f"slackwater recover {chosen.document.specification} --replica {chosen.id}",
             )
-        return chosen
+        return [chosen]
     found = cell.catalog.replicas.list(specification=target, kind=kind)
-    good = [each for each in found if each.state is ReplicaState.GOOD]
+    # What was kept of a recovery that was taken back took no replica's place: it is recovered from only by its id.
+    good = [each for each in found if each.state is ReplicaState.GOOD and (each.document.replica or not wish.undo)]
+    good = [each for each in good if set(only) <= set(each.components)] or ([] if wish.undo else good)
+    if to.kind is TargetKind.TIME:
+        good = [each for each in good if each.document.created <= to.time]
     if not good:
-        what = "undo replica" if undo else "good replica"
+        what = "undo replica" if wish.undo else "good replica"
+        when = f" from before {to}" if to.kind is TargetKind.TIME else ""
         hint = f"slackwater replica list {target}" if found else f"slackwater backup {target}"
         raise NotFoundError(
-            f"There is no {what} of {target}.", data="Nothing was changed.", hint=hint, code="no-replica"
+            f"There is no {what} of {target}{when}.", data="Nothing was changed.", hint=hint, code="no-replica"
         )
-    return max(good, key=lambda each: each.document.created)
+    return good
 
 
-async def preview(cell: Cell, target: str, replica: str = "", *, undo: bool = False) -> RecoveryPreview:
+async def preview(
+    cell: Cell,
+    target: str,
+    replica: str = "",
+    *,
+    undo: bool = False,
+    to: RecoveryTarget = TO_REPLICA,
+    only: Sequence[ComponentRef] = (),
+    with_config: bool = False,
+) -> RecoveryPreview:
     """Plan a recovery. Takes no lock, writes nothing."""
-    chosen = choose(cell, target, replica, undo=undo)
-    planned = await _plan(cell, target, chosen)
+    cell = cell.speaking(target)
+    chosen, planned = await _plan(cell, _Wish(target, replica, undo, to, only, with_config))
     return RecoveryPreview(
         specification=target,
         replica=chosen.id,
@@ -96,7 +165,14 @@ async def preview(cell: Cell, target: str, replica: str = "", *, undo: bool = Fa
         back_s=(cell.clock.now() - chosen.document.created).total_seconds(),
         sets_aside=tuple(volume.path for volume in planned.order.live),
         steps=planned.steps,
-        findings=(*planned.findings, *_lost(chosen)),
+        findings=(*planned.findings, *left_behind(chosen.document, only), *_doubts(chosen), *_lost(planned)),
+        components=tuple(record.component.ref for record in planned.order.source.components),
+        target=to,
+        reach=planned.reach,
+        since=planned.since,
+        down=foreseen(cell, chosen),
+        services=planned.services,
+        configuration=planned.configuration,
     )
 
 
@@ -106,6 +182,9 @@ async def recover(
     replica: str = "",
     *,
     undo: bool = False,
+    to: RecoveryTarget = TO_REPLICA,
+    only: Sequence[ComponentRef] = (),
+    with_config: bool = False,
     wait_s: float = 0.0,
     listener: Listener | None = None,
 ) -> RecoveryResult:
@@ -117,21 +196,34 @@ async def recover(
         PartialError: the application is recovered, and something about it could not be put in order.
         SlackwaterError: it failed; the application is where it was before.
     """
-    choose(cell, target, replica, undo=undo)
+    cell = cell.speaking(target)
+    wish = _Wish(target, replica, undo, to, only, with_config)
+    _candidates(cell, wish)  # what is not there is told before the wait; asked again when nobody else is at work
     async with running(cell, SessionKind.RECOVERY, target, wait_s=wait_s, listener=listener) as run:
         with run.story.phase(Phase.CHECK):
-            chosen = choose(cell, target, replica, undo=undo)
-            planned = await _plan(cell, target, chosen)
+            chosen, planned = await _plan(cell, wish)
             refuse(planned.findings)
-        run.document["replica"] = chosen.id
-        recovered = await cell.host.recover(run.id, planned.order, run.story, learnt=partial(_remember, run))
-        # Proven, and in use: whatever comes now is too late to take back what it acknowledges.
-        run.keep(f"The application is recovered; what it had is kept as the undo replica {run.id}.")
+            for each in (*planned.findings, *left_behind(chosen.document, only)):
+                if each.severity is Severity.WARNING:
+                    run.story.say("warning", each.sentence)
+            for doubt in _doubts(chosen):
+                run.story.say("warning", doubt.sentence)
+        run.document |= {"replica": chosen.id, "target": str(to)}
+        # Proven, and in use: whatever comes then is too late to take back what it acknowledges.
+        keep = partial(run.keep, f"The application is recovered; what it had is kept as the undo replica {run.id}.")
+        recovered = await cell.host.recover(
+            run.id, planned.order, run.story, learnt=partial(_remember, run), proven=keep
+        )
         with anyio.CancelScope(shield=True), run.story.phase(Phase.RECORD):
             aside = await cell.host.complete(recovered)
             cell.catalog.replicas.add(Replica(aside))
+            await keep_from(cell, chosen.document, run.story)
         _remember(run, recovered.reached)
+        for facts in recovered.reached.values():
+            if unproven := facts.get("unproven"):
+                run.story.say("warning", str(unproven))
         run.document["downtime_ms"] = recovered.downtime_ms
+        run.count_errors()
     return RecoveryResult(
         session=run.id,
         specification=target,
@@ -142,13 +234,115 @@ async def recover(
         phases=run.story.phases,
         messages=run.story.messages,
         reached=run.document["recovered"],
+        target=to,
+        since=planned.since,
     )
 
 
-async def _plan(cell: Cell, target: str, chosen: Replica) -> RecoveryPlan:
-    check = "strict" if ":" in target else resolve(cell, target).options.configuration_check
-    known = {ref: cell.catalog.sessions.recoveries(ref) for ref in chosen.components}
-    return await cell.host.plan_recovery(chosen.document, known, configuration_check=check)
+async def _plan(cell: Cell, wish: _Wish) -> tuple[Replica, RecoveryPlan]:
+    """Plan from the first candidate from which the target can be reached; from the first one, where there is none."""
+    chosen, planned = await _plan_from(cell, wish)
+    return chosen, replace(planned, findings=(*planned.findings, *await _low_room(cell, wish.target, planned)))
+
+
+async def _plan_from(cell: Cell, wish: _Wish) -> tuple[Replica, RecoveryPlan]:
+    """The same without what is found in the end.
+
+    The first is asked thoroughly, which reads all of the log behind it. The others are first asked how far they go at
+    all; among those that go equally far, each has all of the log of the one before, so few of them have to be read.
+    """
+    candidates = _candidates(cell, wish)
+    specification = resolve(cell, wish.target)
+    check, around = specification.options.configuration_check, specification.hooks.around
+
+    async def plan(chosen: Replica) -> RecoveryPlan:
+        source = part(chosen.document, wish.only)
+        refs = [record.component.ref for record in source.components]
+        known = {ref: cell.catalog.sessions.recoveries(ref) for ref in refs}
+        return await cell.host.plan_recovery(
+            source, known, configuration_check=check, around=around, target=wish.to, logs=_logs(cell, chosen, refs),
+            services=specification.recovery.services, with_config=wish.with_config,
+            archive=specification.recovery.asked,
+        )  # fmt: skip
+
+    async def reaching(chosen: Replica) -> RecoveryPlan | None:
+        planned = await plan(chosen)
+        return None if _falls_short(planned) else planned
+
+    first = await plan(candidates[0])
+    if wish.to.kind is TargetKind.REPLICA or not candidates[1:] or not _falls_short(first):
+        return candidates[0], first
+    asked = specification.recovery.asked
+    for alike in await _going_equally_far(cell, candidates[1:], wish.to, wish.only, asked):
+        if found := await first_that(alike, reaching):
+            return found
+    return candidates[0], first
+
+
+def _falls_short(planned: RecoveryPlan) -> bool:
+    return planned.reach is not None and bool(planned.reach.against)
+
+
+async def _going_equally_far(
+    cell: Cell, candidates: Sequence[Replica], to: RecoveryTarget, only: Sequence[ComponentRef], archive: str | None
+) -> list[list[Replica]]:
+    """Candidates in groups whose log ends at the same place, in their order; without those that cannot get there."""
+    last = candidates[-1]
+    documents = [last.document, *_logs(cell, last, only or last.components)]
+    horizons = await cell.host.horizons(_parts(documents, only), archive)
+    ends = [(each, horizons.get(each.id)) for each in candidates]
+    able = [(each, end) for each, end in ends if end and end.to and not _ends_before(end, to)]
+    return [[each for each, _ in alike] for _, alike in groupby(able, key=lambda pair: pair[1].to)]
+
+
+def _ends_before(end: Reach, to: RecoveryTarget) -> bool:
+    """Whether a log ends, with something missing, before the target for certain."""
+    if not end.against:
+        return False
+    before = to.kind is TargetKind.TIME and end.at is not None and end.at < to.time
+    return before or to.kind is TargetKind.LATEST
+
+
+async def first_that(
+    ordered: Sequence[Candidate], ask: Callable[[Candidate], Awaitable[Found | None]]
+) -> tuple[Candidate, Found] | None:
+    """The first of some for which `ask` answers, where it then answers for all that follow. None: for the last neither.
+
+    Asks few: in steps that double, and then within the last step.
+    """
+    low, step = 0, 1
+    while True:
+        high = min(low + step, len(ordered)) - 1
+        if (found := await ask(ordered[high])) is not None:
+            break
+        if high == len(ordered) - 1:
+            return None
+        low, step = high + 1, step * 2
+    while low < high:
+        middle = (low + high) // 2
+        nearer = await ask(ordered[middle])
+        if nearer is None:
+            low = middle + 1
+        else:
+            high, found = middle, nearer
+    return ordered[high], found
+
+
+def _parts(documents: Sequence[BackupComponents], only: Sequence[ComponentRef]) -> list[BackupComponents]:
+    """What documents say of some components alone; without those that cannot be recovered alone."""
+    found = []
+    for document in documents:
+        with suppress(SlackwaterError):
+            found.append(part(document, only))
+    return found
+
+
+def _logs(cell: Cell, chosen: Replica, refs: Sequence[ComponentRef]) -> list[BackupComponents]:
+    """Everything younger than a replica that holds one of its components: its log may lead on; the oldest first."""
+    mine = set(refs)
+    younger = takewhile(lambda each: each.id != chosen.id, cell.catalog.replicas.list())
+    shared = [each.document for each in younger if mine & set(each.components)]
+    return shared[::-1]
 
 
 def _remember(run: Run, facts: Mapping[ComponentRef, Facts]) -> None:
@@ -157,6 +351,46 @@ def _remember(run: Run, facts: Mapping[ComponentRef, Facts]) -> None:
     run.save(run)
 
 
-def _lost(chosen: Replica) -> list[Finding]:
+async def _low_room(cell: Cell, target: str, planned: RecoveryPlan) -> list[Finding]:
+    """What is set aside shares its blocks with what runs now, and takes more room with everything that is written."""
+    room = await cell.host.room(planned.order.live)
+    short = enough(room, resolve(cell, target).replica.min_free) if room else None
+    if short is None:
+        return []
+    return [
+        Finding(
+            "low-room",
+            Severity.WARNING,
+            f"{short.sentence} What the recovery sets aside takes more and more of it, until it is deleted.",
+            "See what else can go: slackwater replica list",
+        )
+    ]
+
+
+def _doubts(chosen: Replica) -> list[Finding]:
+    """What has happened to the replica since it was taken that its user should know."""
+    found = []
+    if chosen.verification is not None and not chosen.verification.passed:
+        found.append(
+            Finding(
+                "verification-failed",
+                Severity.WARNING,
+                f"The last verification of {chosen.id} failed: {chosen.verification.error}",
+                "Recover from another replica; `slackwater replica list` shows them.",
+            )
+        )
+    if chosen.used is not None:
+        found.append(
+            Finding(
+                "used",
+                Severity.WARNING,
+                f"{chosen.id} was mounted read-write at {chosen.used:%Y-%m-%d %H:%M:%S} UTC: what was written there is "
+                "no part of it, and a recovery does not bring it back.",
+            )
+        )
+    return found
+
+
+def _lost(planned: RecoveryPlan) -> list[Finding]:
     """What the writers said at the backup that a recovery will not bring back."""
-    return [finding for record in chosen.document.components for finding in record.component.findings]
+    return [finding for record in planned.order.source.components for finding in record.component.findings]

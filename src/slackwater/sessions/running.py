@@ -5,19 +5,22 @@ import math
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
-from slackwater.errors import AbortedError, BusyError, PartialError, SlackwaterError
-from slackwater.hosts.local import require_root
+from slackwater.errors import AbortedError, BusyError, FencedError, PartialError, SlackwaterError
+from slackwater.hosts.rights import require_rights
+from slackwater.journal.journal import Mended
+from slackwater.model.replica import BackupComponents, Replica
 from slackwater.model.session import Outcome, Session, SessionKind
 from slackwater.sessions.cell import Cell
 from slackwater.sessions.reconcile import mend
-from slackwater.system.locks import SessionLock
+from slackwater.system.companions import StopService
+from slackwater.system.locks import GRACE_S, SessionLock
 from slackwater.system.processes import identity
 from slackwater.system.story import Listener, Story
 
@@ -35,6 +38,9 @@ class Run:
     """A session while it runs."""
 
     id: str
+    kind: SessionKind
+    process: str
+    """Identity of ours."""
     story: Story
     abort: Abort
     save: Callable[["Run"], None]
@@ -43,6 +49,11 @@ class Run:
     """What the catalog keeps of it."""
     kept: bool = False
     outcome: Outcome = Outcome.COMPLETED
+
+    def count_errors(self) -> None:
+        """What has failed beside its purpose (a hook after it) makes it one that is completed with failures."""
+        if any(each.severity == "error" for each in self.story.messages):
+            self.outcome = Outcome.COMPLETED_WITH_FAILURES
 
     def keep(self, meaning: str) -> None:
         """What it made is good from now on, and is not undone whatever fails afterwards."""
@@ -63,9 +74,9 @@ async def running(
         BusyError: another session runs, and did not end within `wait_s`.
         AbortedError: it was stopped on request.
     """
-    require_root()
+    require_rights(cell.places.state_dir)
     cell.places.ensure()
-    story = Story(cell.clock, listener)
+    story = Story(cell.clock, listener, specification)
     async with _abortable() as abort, _alone(cell, wait_s, story) as lock:
         for each in await mend(cell):
             story.say("note", each)
@@ -74,7 +85,7 @@ async def running(
         cell.host.begin(session.id, kind, process)
         lock.note(f"session {session.id} ({kind} of {specification}), process {os.getpid()}")
         abort.meaning = "What had been begun was undone; the application goes on."
-        run = Run(session.id, story, abort, save=lambda so_far: _save(cell, session, so_far))
+        run = Run(session.id, kind, process, story, abort, save=lambda so_far: _save(cell, session, so_far))
         story.began(session.id)
         try:
             yield run
@@ -87,9 +98,7 @@ async def running(
 
 
 async def _taken(cell: Cell) -> list[str]:
-    """Ids on the storage and in the journal that an empty catalog does not know: it may be a new one over old ones."""
-    if cell.catalog.sessions.list(limit=1):
-        return []
+    """Ids on the storage and in the journal, which a catalog that is new or was put back does not know."""
     return [*cell.host.pending(), *(each.session for each in await cell.host.found())]
 
 
@@ -97,25 +106,77 @@ async def _fail(cell: Cell, session: Session, run: Run, error: BaseException) ->
     """Undo what was made, and record how it ended; the first error is what the user sees."""
     aborted = not isinstance(error, Exception)
     if not run.kept:
-        for each in await cell.host.undo(run.id):
-            if each.error:
-                run.story.say("error", f"Not undone yet: {each.effect}: {each.error}")
-                run.abort.meaning = f"This could not be undone yet, and what comes before it waits: {each.effect}."
-                if isinstance(error, SlackwaterError):
-                    error.data = run.abort.meaning
-                    error.hint = f"Remove what stands against it ({each.error}), then: slackwater reconcile"
+        await _undo(cell, run, error)
+    elif run.kind is not SessionKind.RECOVERY:  # of a recovery something may be left to make
+        with suppress(SlackwaterError):
+            cell.host.settle(run.id)
     if isinstance(error, SlackwaterError):
-        error.data = error.data or run.abort.meaning
+        error.data = f"{run.abort.meaning} {error.data}".strip() if run.kept else error.data or run.abort.meaning
         error.hint = error.hint or f"slackwater session show {run.id}"
-    run.document["error"] = (
-        {"code": error.reason, "sentence": error.sentence, "data": error.data, "hint": error.hint}
-        if isinstance(error, SlackwaterError)
-        else {"code": "aborted" if aborted else "internal", "sentence": str(error) or type(error).__name__}
-    )
+    run.document["error"] = said(error, run)
     failed = Outcome.COMPLETED_WITH_FAILURES if isinstance(error, PartialError) else Outcome.FAILED
     try:
         _end(cell, session, run, Outcome.ABORTED if aborted else failed)
     except SlackwaterError as e:
+        run.story.say("error", e.sentence)
+
+
+async def _undo(cell: Cell, run: Run, error: BaseException) -> None:
+    """Put everything back, and say of what could not be what it means."""
+    try:
+        undone = await cell.host.undo(run.id)
+    except FencedError as e:
+        run.abort.meaning = e.data
+        if isinstance(error, SlackwaterError):
+            error.data, error.hint = e.data, e.hint
+        run.story.say("error", e.sentence)
+    else:
+        if undone.document is not None:
+            _keep(cell, undone.document, run, error)
+        for each in undone.mended:
+            if each.error and each.kind == StopService.kind:
+                _tell_unstarted(run, each, error)
+            elif each.error:
+                run.story.say("error", f"Not undone yet: {each.effect}: {each.error}")
+                run.abort.meaning = (
+                    "The volumes are as they were; the application could not be started on them again."
+                    if each.unstarted
+                    else f"This could not be undone yet, and what comes before it waits: {each.effect}."
+                )
+                if isinstance(error, SlackwaterError):
+                    error.data = run.abort.meaning
+                    error.hint = f"Remove what stands against it ({each.error}), then: slackwater reconcile"
+
+
+def _tell_unstarted(run: Run, service: Mended, error: BaseException) -> None:
+    """Say which service did not start again. The rest is back, and nobody tries it another time."""
+    run.story.say("error", service.error)
+    run.abort.meaning = f"{run.abort.meaning} {service.error}"
+    if isinstance(error, SlackwaterError) and error.data:
+        error.data = f"{error.data} {service.error}"
+
+
+def said(error: BaseException, run: Run) -> dict[str, str | bool]:
+    """An error as the catalog keeps it."""
+    if isinstance(error, SlackwaterError):
+        told = {"code": error.reason, "sentence": error.sentence, "data": error.data, "hint": error.hint}
+        return {**told, "retryable": error.retryable}
+    if isinstance(error, Exception):
+        return {"code": "internal", "sentence": str(error) or type(error).__name__}
+    return {"code": "aborted", "sentence": f"Stopped on request ({run.abort.signal or type(error).__name__})."}
+
+
+def _keep(cell: Cell, document: BackupComponents, run: Run, error: BaseException) -> None:
+    """Take into the catalog what is kept of a recovery that was taken back, and say so."""
+    kept = f"What the application wrote until then is kept as the undo replica {document.session}."
+    run.abort.meaning = f"What had been begun was undone; the application goes on. {kept}"
+    run.document["kept"] = document.session
+    run.story.say("warning", kept)
+    if isinstance(error, SlackwaterError):
+        error.data = f"{error.data} {kept}".strip()
+    try:
+        cell.catalog.replicas.add(Replica(document))
+    except SlackwaterError as e:  # it is whole on the storage, and found there
         run.story.say("error", e.sentence)
 
 
@@ -129,15 +190,17 @@ def _save(cell: Cell, session: Session, run: Run) -> None:
 
 def _end(cell: Cell, session: Session, run: Run, outcome: Outcome) -> None:
     cell.catalog.sessions.finish(_with_story(session, run), outcome)
+    failure = run.document.get("error")
+    run.story.ended(f"{outcome}: {failure['sentence']}" if failure else outcome.value)
 
 
 @asynccontextmanager
 async def _alone(cell: Cell, wait_s: float, story: Story) -> AsyncIterator[SessionLock]:
     """One session at a time on a host, as VSS serialises the making of shadow copies."""
     with SessionLock(cell.places.session_lock) as lock:
-        deadline_s = cell.clock.boot_s() + wait_s
+        deadline_s = cell.clock.boot_s() + max(wait_s, GRACE_S)
         told = False
-        while not lock.acquire(f"process {os.getpid()}"):
+        while not lock.acquire(f"process {os.getpid()}", within_s=0.0):
             left_s = deadline_s - cell.clock.boot_s()
             if left_s <= 0:
                 raise BusyError(
@@ -145,7 +208,7 @@ async def _alone(cell: Cell, wait_s: float, story: Story) -> AsyncIterator[Sessi
                     data="Nothing was changed.",
                     hint="Wait for it with --wait 10m, or see `slackwater session list`.",
                 )
-            if not told:
+            if wait_s and not told:
                 story.say("note", f"Waiting up to {math.ceil(left_s)} s for {lock.holder() or 'another session'}.")
                 told = True
             await anyio.sleep(min(0.2, left_s))

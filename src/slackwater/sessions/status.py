@@ -7,7 +7,21 @@ from datetime import datetime
 
 from slackwater.model.replica import Replica, ReplicaKind, ReplicaState
 from slackwater.model.session import Session
+from slackwater.policy.windows import Gap, RecoveryWindow, gaps
 from slackwater.sessions.cell import Cell
+from slackwater.sessions.expiry import undo_until
+from slackwater.sessions.windows import found
+
+
+@dataclass(frozen=True, slots=True)
+class UndoKept:
+    """What a recovery set aside."""
+
+    replica: str
+    created: datetime
+    age_s: float
+    expires: datetime | None
+    """When it has been kept for long enough; None: it stays until somebody deletes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +41,14 @@ class SpecificationStatus:
     last_session: Session | None
     free_bytes: int | None
     total_bytes: int | None
+    failed: tuple[str, ...] = ()
+    """Replicas whose last verification failed."""
+    windows: tuple[RecoveryWindow, ...] = ()
+    """Of each good replica, the newest first; empty where no log is kept."""
+    gaps: tuple[Gap, ...] = ()
+    """What is lost of the time since the oldest of the windows began."""
+    undo: tuple[UndoKept, ...] = ()
+    """What recoveries set aside, the newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +80,7 @@ async def _one(cell: Cell, name: str) -> SpecificationStatus:
     newest = backups[-1] if backups else None
     sessions = cell.catalog.sessions.list(specification=name, limit=1)
     room = await cell.host.room(newest.volumes) if newest else None
+    windows = await found(cell, name) if _keeps_log(cell, name) else ()
     return SpecificationStatus(
         specification=name,
         last_good=newest.id if newest else "",
@@ -71,10 +94,23 @@ async def _one(cell: Cell, name: str) -> SpecificationStatus:
         last_session=sessions[0] if sessions else None,
         free_bytes=room.free_bytes if room else None,
         total_bytes=room.total_bytes if room else None,
+        failed=tuple(each.id for each in replicas if each.state is ReplicaState.FAILED),
+        windows=windows,
+        gaps=gaps(windows, cell.clock.now()),
+        undo=tuple(_undo(cell, each) for each in reversed(_good(replicas, ReplicaKind.UNDO))),
     )
 
 
+def _keeps_log(cell: Cell, name: str) -> bool:
+    return any(each.name == name and each.recovery.logs != "none" for each in cell.specifications[0])
+
+
+def _undo(cell: Cell, replica: Replica) -> UndoKept:
+    created, keep = replica.document.created, undo_until(cell, replica)
+    age_s = (cell.clock.now() - created).total_seconds()
+    return UndoKept(replica.id, created, age_s, created + keep if keep else None)
+
+
 def _good(replicas: Sequence[Replica], kind: ReplicaKind) -> list[Replica]:
-    """Good replicas of a kind, oldest first."""
-    good = [each for each in replicas if each.document.kind is kind and each.state is ReplicaState.GOOD]
-    return sorted(good, key=lambda each: each.document.created)
+    """Those of some replicas, newest first, that are good and of a kind, oldest first."""
+    return [each for each in reversed(replicas) if each.document.kind is kind and each.state is ReplicaState.GOOD]

@@ -5,7 +5,6 @@ Numbers and structures are those of `linux/btrfs.h` and `linux/btrfs_tree.h`. De
 single path components unless said otherwise. Everything raises OSError when the kernel refuses.
 """
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -21,7 +20,7 @@ from slackwater.system import loops, mounts
 ROOT_INODE = 256
 #: The subvolume that a filesystem is made with (BTRFS_FS_TREE_OBJECTID).
 TOP_LEVEL = 5
-_SNAP_CREATE_V2, _SNAP_DESTROY = 0x50009417, 0x5000940F
+_SNAP_CREATE_V2, _SUBVOL_CREATE_V2, _SNAP_DESTROY = 0x50009417, 0x50009418, 0x5000940F
 _START_SYNC, _WAIT_SYNC = 0x80089418, 0x40089416
 _GET_FLAGS, _SET_FLAGS = 0x80089419, 0x4008941A
 _FS_INFO, _DEV_INFO, _SPACE_INFO = 0x8400941F, 0xD000941E, 0xC0109414
@@ -29,8 +28,6 @@ _SUBVOL_INFO, _SUBVOL_ROOTREF = 0x81F8943C, 0xD000943D
 _INO_LOOKUP, _INO_LOOKUP_USER, _TREE_SEARCH = 0xD0009412, 0xD000943E, 0xD0009411
 _READ_ONLY = 2  # BTRFS_SUBVOL_RDONLY
 _ROOT_READ_ONLY = 1  # BTRFS_ROOT_SUBVOL_RDONLY
-_RENAME_EXCHANGE = 2
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +206,13 @@ def snapshot(directory: int, order: bytearray) -> None:
     fcntl.ioctl(directory, _SNAP_CREATE_V2, order)
 
 
+def create(directory: int, name: str) -> None:
+    """Make a new, empty subvolume in `directory`."""
+    order = bytearray(4096)
+    struct.pack_into("=qQQ4Q4040s", order, 0, 0, 0, 0, 0, 0, 0, 0, _component(name))
+    fcntl.ioctl(directory, _SUBVOL_CREATE_V2, order)
+
+
 def delete(directory: int, name: str) -> None:
     """Delete a subvolume. It is out of sight at once; its room comes back later, by the kernel's cleaner.
 
@@ -228,30 +232,10 @@ def set_read_only(fd: int, *, read_only: bool) -> None:
         fcntl.ioctl(fd, _SET_FLAGS, bytearray(struct.pack("=Q", wanted)))
 
 
-def exchange(directory: int, one: str, other: str) -> None:
-    """Let two subvolumes change places, in one instant (renameat2(2), RENAME_EXCHANGE).
-
-    Args:
-        directory: the top level; both paths are relative to it, for between two mounts it cannot be done (EXDEV).
-        one: path of the one.
-        other: path of the other.
-    """
-    if _libc.renameat2(directory, os.fsencode(one), directory, os.fsencode(other), _RENAME_EXCHANGE) < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), one, None, other)
-
-
 def commit(fd: int) -> None:
     """Wait until everything that was changed up to now is on the disk but file contents not yet written back."""
     transaction = _ask(fd, _START_SYNC, bytearray(8))
     fcntl.ioctl(fd, _WAIT_SYNC, transaction)
-
-
-def write_back(fd: int) -> None:
-    """Write back what processes have written and the kernel has not yet put on the disk (syncfs(2))."""
-    if _libc.syncfs(fd) < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
 
 
 def allocation(fd: int) -> Allocation:

@@ -156,6 +156,7 @@ class Gather:
             f"{_name(pid_of(self.leader))} starts processes faster than they can be gathered.",
             data="They go back to where they were.",
             code="never-still",
+            retryable=True,
         )
 
     def undo(self) -> None:
@@ -224,6 +225,7 @@ class Freeze:
                 data="Nothing was changed.",
                 hint=f"Find out who froze it; echo 0 > {self.cgroup}/cgroup.freeze thaws it.",
                 code="frozen-already",
+                retryable=True,
             )
         return {}
 

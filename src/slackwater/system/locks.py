@@ -3,8 +3,13 @@
 
 import fcntl
 import os
+import time
 from types import TracebackType
 from typing import Self
+
+#: A program that a killed holder was just starting has the lock until its execve(2) closes it.
+GRACE_S = 1.0
+_LOOK_S = 0.02
 
 
 class SessionLock:
@@ -14,17 +19,22 @@ class SessionLock:
         self._path = path
         self._fd = -1
 
-    def acquire(self, note: str) -> bool:
-        """Try to take the lock, without waiting, and leave `note` for those who come later.
+    def acquire(self, note: str, *, within_s: float = GRACE_S) -> bool:
+        """Try to take the lock, and leave `note` for those who come later.
+
+        Args:
+            note: what it is taken for.
+            within_s: how long to try; no less than what a holder that was killed may leave it taken for.
 
         Returns: whether it is ours now.
         """
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return False
+        until = time.monotonic() + within_s
+        while not _locked(fd):
+            if time.monotonic() >= until:
+                os.close(fd)
+                return False
+            time.sleep(_LOOK_S)
         self._fd = fd
         self.note(note)
         return True
@@ -56,3 +66,11 @@ class SessionLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

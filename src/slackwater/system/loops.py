@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _CONTROL = "/dev/loop-control"
-_GET_FREE, _CONFIGURE = 0x4C82, 0x4C0A
+_GET_FREE, _CONFIGURE, _GET_STATUS64 = 0x4C82, 0x4C0A, 0x4C05
 _AUTOCLEAR = 4
 _ATTEMPTS = 32
 
@@ -22,6 +22,19 @@ def backing_file(device: str) -> str:
             return f.read().removesuffix("\n")
     except OSError:
         return ""
+
+
+def backing_device(number: str) -> str:
+    """The `st_dev` of the file behind a loop device, `major:minor` like the device's own number; empty if untold."""
+    try:
+        with open(f"/sys/dev/block/{number}/uevent", encoding="ascii") as f:
+            name = next(line[8:-1] for line in f if line.startswith("DEVNAME="))
+        with open(f"/dev/{name}", "rb") as device:
+            told = fcntl.ioctl(device, _GET_STATUS64, bytes(232))  # struct loop_info64, lo_device first
+    except (OSError, StopIteration):
+        return ""
+    (encoded,) = struct.unpack_from("=Q", told)
+    return f"{os.major(encoded)}:{os.minor(encoded)}"
 
 
 def backing_files() -> dict[str, str]:

@@ -8,17 +8,20 @@ filesystem, and one `major:minor` for all subvolumes of a Btrfs, where `st_dev` 
 import ctypes
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from slackwater.system import command
+
+T = TypeVar("T")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 #: fsopen, fsconfig and fsmount bear the same numbers on every architecture (Linux 5.2 and later).
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
 _CLOEXEC, _SET_FLAG, _SET_STRING, _CREATE, _MOUNT_ATTR_RDONLY = 1, 0, 1, 6, 1
-_ESCAPE = re.compile(r"\\([0-7]{3})")
+_ESCAPE = re.compile(r"\\([0-3][0-7]{2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Namespace:
 
 def unescape(text: str) -> str:
     r"""Resolve the octal escapes of mountinfo and fstab (`\040` is a blank; the bytes make up UTF-8)."""
-    raw = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text.encode().decode("latin-1"))
+    raw = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text.encode(errors="surrogateescape").decode("latin-1"))
     return raw.encode("latin-1").decode(errors="surrogateescape")
 
 
@@ -65,7 +68,7 @@ def parse(text: str) -> tuple[Mount, ...]:
 def _parse_line(line: str) -> Mount | None:
     before, dash, after = line.partition(" - ")
     head, tail = before.split(" "), after.split(" ")
-    if not dash or len(head) < 6 or len(tail) < 3:
+    if not dash or len(head) < 6 or len(tail) < 3 or not (head[0].isdecimal() and head[1].isdecimal()):
         return None
     tags = (tag.partition(":") for tag in head[6:])
     return Mount(
@@ -75,7 +78,7 @@ def _parse_line(line: str) -> Mount | None:
         root=unescape(head[3]),
         target=unescape(head[4]),
         options=tuple(head[5].split(",")),
-        peers=frozenset(int(number) for name, _, number in tags if name in ("shared", "master")),
+        peers=frozenset(int(number) for name, _, number in tags if name in ("shared", "master") and number.isdecimal()),
         fstype=tail[0],
         source=unescape(tail[1]),
         super_options=tuple(unescape(tail[2]).split(",")),
@@ -117,6 +120,17 @@ def at(target: str, mounts: Iterable[Mount] | None = None) -> Mount | None:
 def inside(path: str, parent: str) -> bool:
     """Whether a path lies below another or is it, by their names alone; both absolute."""
     return path == parent or path.startswith(parent.rstrip("/") + "/")
+
+
+def innermost(path: str, among: Iterable[T], at: Callable[[T], str]) -> T | None:
+    """Which of some that lie at a path each is the closest around another path, by names alone; None for none."""
+    return max((each for each in among if inside(path, at(each))), key=lambda each: len(at(each)), default=None)
+
+
+def swap_files() -> list[str]:
+    """The files and devices that are swapped to now (proc_swaps(5))."""
+    with open("/proc/swaps", encoding="utf-8", errors="surrogateescape") as f:
+        return [unescape(line.split()[0]) for line in f.readlines()[1:]]
 
 
 def namespaces() -> tuple[Namespace, ...]:
@@ -185,12 +199,20 @@ def unmount(target: str) -> None:
 
 
 @contextmanager
-def detached(fstype: str, source: str, options: Mapping[str, str], *, read_only: bool) -> Iterator[int]:
+def detached(
+    fstype: str,
+    source: str,
+    options: Mapping[str, str],
+    *,
+    read_only: bool,
+    superblock_read_only: bool | None = None,
+) -> Iterator[int]:
     """Mount a filesystem for this process alone, with no place in any tree, and give a descriptor of its root.
 
     Nobody else sees it, and it ends with the context or with the process, however that ends (fsopen(2), fsmount(2)).
     With `read_only` the filesystem itself stays as it is: a plain mount of a Btrfs that is mounted read-only would
-    turn it writable for everybody.
+    turn it writable for everybody. Other filesystems refuse to be mounted once more but as they are: what they are is
+    `superblock_read_only`; left out, it is as `read_only`.
 
     Raises:
         OSError: no such device, not such a filesystem, or not root.
@@ -199,7 +221,7 @@ def detached(fstype: str, source: str, options: Mapping[str, str], *, read_only:
     try:
         for name, value in {"source": source, **options}.items():
             _call(_FSCONFIG, context, _SET_STRING, name.encode(), os.fsencode(value), 0)
-        if read_only:
+        if read_only if superblock_read_only is None else superblock_read_only:
             _call(_FSCONFIG, context, _SET_FLAG, b"ro", None, 0)
         _call(_FSCONFIG, context, _CREATE, None, None, 0)
         handle = _call(_FSMOUNT, context, _CLOEXEC, _MOUNT_ATTR_RDONLY if read_only else 0)

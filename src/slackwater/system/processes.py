@@ -7,7 +7,7 @@ other users show their name and their parent, but not what they hold.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -45,6 +45,8 @@ class Holder:
     how: str
     """`open file`, `mapped file`, `working directory`, `root directory` or `program`."""
     writing: bool
+    inode: int = 0
+    """Its number on the filesystem, which tells what `path` may not: where it lies in our own namespace."""
 
 
 def stat_of(pid: int) -> Stat | None:
@@ -83,6 +85,42 @@ def alive(identity: str) -> bool:
         return False
     stat = stat_of(pid)
     return stat is not None and not stat.dead and stat.start == start and boot == _boot_id()
+
+
+def of_this_boot(identity: str) -> bool:
+    """Say whether a process was started since the machine was; what is no identity was not."""
+    try:
+        return _parts(identity)[2] == _boot_id()
+    except ValueError:
+        return False
+
+
+def stopped(identity: str) -> bool:
+    """Say whether the process named by `identity` stands still by a signal (SIGSTOP, Ctrl-Z) or a debugger."""
+    stat = stat_of(_parts(identity)[0])
+    return alive(identity) and stat is not None and stat.state in "Tt"
+
+
+def open_pidfd(identity: str) -> int:
+    """Open a descriptor that means the process named by `identity` and no other, see pidfd_open(2). Close it.
+
+    Raises:
+        ProcessLookupError: it does not run any more.
+    """
+    fd = os.pidfd_open(pid_of(identity))
+    if alive(identity):  # asked after: what the descriptor means cannot change any more
+        return fd
+    os.close(fd)
+    raise ProcessLookupError(f"the process {identity} has ended")
+
+
+def begun_s(identity: str) -> float | None:
+    """Seconds from this boot to the start of the process of that name; None for one of another boot, or no identity."""
+    try:
+        _, start, boot = _parts(identity)
+    except ValueError:
+        return None
+    return start / os.sysconf("SC_CLK_TCK") if boot == _boot_id() else None
 
 
 def pid_of(identity: str) -> int:
@@ -144,28 +182,52 @@ def holders(device: int, exclude: frozenset[int] = frozenset()) -> tuple[Holder,
     found: dict[Holder, None] = {}
     for pid in _pids():
         if pid not in skip and (command := command_of(pid)):
-            for path, how, writing in _held(pid, device):
+            for path, how, writing, inode in _held(pid, device):
                 line = ancestors(pid)
                 if line and not line & exclude:  # no line: it has ended meanwhile, and holds nothing any more
-                    found[Holder(pid, command, path, how, writing)] = None
+                    found[Holder(pid, command, path, how, writing, inode)] = None
     return tuple(found)
 
 
-def lasting_holders(device: int, exclude: frozenset[int] = frozenset()) -> tuple[Holder, ...]:
+def lasting_holders(
+    device: int, exclude: frozenset[int] = frozenset(), among: Callable[[Holder], bool] = lambda _: True
+) -> tuple[Holder, ...]:
     """Find the holders, as `holders` does, that do not let go within a third of a second.
 
     Who only looks in passing, as a monitor or a `slackwater discover` that reads a server's lock file, is none.
+
+    Args:
+        device: as for `holders`.
+        exclude: as for `holders`.
+        among: which of them count.
     """
-    found = holders(device, exclude)
+    found = tuple(each for each in holders(device, exclude) if among(each))
     ends_s = time.monotonic() + _PASSING_S
     while found and time.monotonic() < ends_s:
         time.sleep(_PASSING_S / 10)
-        staying = {each.pid for each in holders(device, exclude)}
+        staying = {each.pid for each in holders(device, exclude) if among(each)}
         found = tuple(each for each in found if each.pid in staying)
     return found
 
 
-def _held(pid: int, device: int) -> Iterator[tuple[str, str, bool]]:
+def passing_holders(devices: Collection[int]) -> tuple[Holder, ...]:
+    """Find the holders, as `holders` does, of every moment of a third of a second: also who opens and closes again.
+
+    Args:
+        devices: of all the filesystems, which are watched together; for none of them nothing is waited for.
+    """
+    found: dict[Holder, None] = {}
+    ends_s = time.monotonic() + _PASSING_S
+    while devices:
+        for each in devices:
+            found |= dict.fromkeys(holders(each))
+        if time.monotonic() >= ends_s:
+            break
+        time.sleep(_PASSING_S / 10)
+    return tuple(found)
+
+
+def _held(pid: int, device: int) -> Iterator[tuple[str, str, bool, int]]:
     process = f"/proc/{pid}"
     for thread in _names(f"{process}/task"):
         # Threads share one descriptor table but may have working directories of their own (unshare(2), CLONE_FS).
@@ -177,11 +239,11 @@ def _held(pid: int, device: int) -> Iterator[tuple[str, str, bool]]:
     table = next((each for each in tables if _names(f"{each}/fd")), process)
     for fd in _names(f"{table}/fd"):
         for held in _if_on(device, f"{table}/fd/{fd}", "open file", writing=False):
-            yield held[0], held[1], _writes(f"{table}/fdinfo/{fd}")
+            yield held[0], held[1], _writes(f"{table}/fdinfo/{fd}"), held[3]
     yield from _mapped(table, process, device)
 
 
-def _mapped(table: str, process: str, device: int) -> Iterator[tuple[str, str, bool]]:
+def _mapped(table: str, process: str, device: int) -> Iterator[tuple[str, str, bool, int]]:
     """Every file mapped, once for each way.
 
     maps alone does not tell: on Btrfs it shows the device of the whole filesystem where stat(2) shows the subvolume's,
@@ -201,11 +263,12 @@ def _mapped(table: str, process: str, device: int) -> Iterator[tuple[str, str, b
         yield from _if_on(device, f"{process}/map_files/{start:x}-{end:x}", "mapped file", writing=writing)
 
 
-def _if_on(device: int, link: str, how: str, *, writing: bool) -> Iterator[tuple[str, str, bool]]:
+def _if_on(device: int, link: str, how: str, *, writing: bool) -> Iterator[tuple[str, str, bool, int]]:
     """What a link of /proc leads to, if it lies on the device. The link is followed by the kernel, not by its text."""
     try:
-        if os.stat(link).st_dev == device:
-            yield os.readlink(link), how, writing
+        found = os.stat(link)
+        if found.st_dev == device:
+            yield os.readlink(link), how, writing, found.st_ino
     except OSError:
         return  # the process has ended, closed it, or is a kernel thread
 

@@ -49,6 +49,13 @@ def main_pid(unit: str) -> int:
     return int(answer) if answer.strip().isdecimal() else 0
 
 
+def cgroup_of(unit: str) -> str:
+    """The path of a unit's cgroup, below the root of the hierarchy; empty when it has none now, or has never been."""
+    if not booted():
+        return ""
+    return run("systemctl", "show", "--property=ControlGroup", "--value", "--", unit, timeout_s=10).output.strip()
+
+
 def start(unit: str, *, timeout_s: float) -> None:
     """Start a unit and wait until systemd calls it started. Runs already: nothing happens.
 
@@ -60,7 +67,7 @@ def start(unit: str, *, timeout_s: float) -> None:
     """
     _need_systemd(unit)
     run("systemctl", "reset-failed", "--", unit, timeout_s=10, check=False)
-    run("systemctl", "start", "--", unit, timeout_s=timeout_s)
+    run("systemctl", "start", "--", unit, timeout_s=timeout_s, own_session=True)
 
 
 def stop(unit: str, *, timeout_s: float) -> None:
@@ -70,7 +77,7 @@ def stop(unit: str, *, timeout_s: float) -> None:
         SlackwaterError: systemd does not run here, or the unit did not stop in time.
     """
     _need_systemd(unit)
-    run("systemctl", "stop", "--", unit, timeout_s=timeout_s)
+    run("systemctl", "stop", "--", unit, timeout_s=timeout_s, own_session=True)
 
 
 def own_scope() -> tuple[str, ...]:

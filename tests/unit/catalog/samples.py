@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from slackwater.model.component import Component, ComponentRef, FileRole, FileSet
-from slackwater.model.plan import Consistency, Hold, Window
+from slackwater.model.hold import Consistency, Hold
+from slackwater.model.plan import Window
 from slackwater.model.replica import BackupComponents, ComponentRecord, Replica, ReplicaKind
 from slackwater.model.storage import ShadowCopy, Volume
 
@@ -29,7 +30,7 @@ def replica(
     reason: str = "one volume",
 ) -> Replica:
     volume = Volume("btrfs", "uuid:/pg", "pg", "/srv/pg", "0:45", {"subvolume": 257})
-    component = Component(REF, "PostgreSQL 15", True, (FileSet(FileRole.DATA, "/srv/pg/data"),), True, 4711)
+    component = Component(REF, "PostgreSQL 15", True, (FileSet(FileRole.DATA, "/srv/pg/data"),), True, main_pid=4711)
     document = BackupComponents(
         schema_version=1,
         owner="d9b9c1ba-8a0e-4d4b-b0a3-1f5b4ed2e0f5",

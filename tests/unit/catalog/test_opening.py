@@ -272,11 +272,11 @@ def test_opening_an_up_to_date_catalog_does_not_import_alembic(path: str, catalo
     assert len(run.stdout.split()) == 1, run.stdout
 
 
-SECOND = """
+SECOND = f"""
 from alembic import op
 import sqlalchemy as sa
-revision = "0002"
-down_revision = "0001"
+revision = "9999"
+down_revision = "{VERSIONS[-1]}"
 def upgrade():
     op.add_column("replicas", sa.Column("colour", sa.Text))
 """
@@ -289,11 +289,11 @@ def older(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         catalog.replicas.add(replica())
     folder = tmp_path / "100% migrations"
     shutil.copytree(Path(schema.__file__).parent / "migrations", folder)
-    second = folder / "versions" / "v0002_colours.py"
+    second = folder / "versions" / "v9999_colours.py"
     second.write_text(SECOND)
     monkeypatch.setattr("slackwater.catalog.migrate._FOLDER", str(folder))
     for module in ("migrate", "catalog"):
-        monkeypatch.setattr(f"slackwater.catalog.{module}.VERSIONS", ("0001", "0002"))
+        monkeypatch.setattr(f"slackwater.catalog.{module}.VERSIONS", (*VERSIONS, "9999"))
     return second
 
 

@@ -143,3 +143,17 @@ def test_what_recoveries_took_is_known_oldest_first(catalog: Catalog) -> None:
     assert catalog.sessions.recoveries(REF) == ({"timeline": 2}, {"timeline": 3})
     assert catalog.sessions.recoveries(other) == ({"timeline": 7},)
     assert catalog.sessions.recoveries(ComponentRef("x", "y")) == ()
+
+
+def test_no_id_is_given_twice_however_the_clock_is_set(catalog: Catalog, clock: StandingClock) -> None:
+    """Forward, back, over midnight, to the beginning of time, and while a session runs."""
+    given, begun = [], clock.time
+    for days in (0, 1, -1, 400, 0, 400, -20000, 0, 1, -20000):
+        clock.time = begun + timedelta(days=days)
+        session = begin(catalog)
+        clock.time -= timedelta(days=3)
+        assert catalog.sessions.finish(session, Outcome.COMPLETED).id == session.id
+        given.append(session.id)
+    assert len(set(given)) == len(given)
+    assert list(catalog.sessions.ran()) == given, "in the order in which they ran"
+    assert list(catalog.sessions.ran()) != sorted(given)

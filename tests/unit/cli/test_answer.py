@@ -19,7 +19,7 @@ def _walk(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield key, inner
-            if key not in ("facts", "expected", "reached", "document"):
+            if key not in ("facts", "expected", "reached", "found", "document"):
                 yield from _walk(inner, key)
     elif isinstance(value, list):
         for inner in value:

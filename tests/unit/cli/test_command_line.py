@@ -41,6 +41,18 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_rotation_is_explained_beforehand(here: Path) -> None:
+    listed = json.loads(inside(here, "replica", "list", "orders", "--retention", "--json").out)["replicas"]
+    assert [each["retention"] for each in listed] == [
+        {"keep": True, "reason": "pinned; it does not count"},
+        {"keep": True, "reason": "good replica 1 of the newest 6"},
+    ]
+    (here / "config/specs.d/orders.toml").unlink()
+    (gone, _) = json.loads(inside(here, "replica", "list", "--retention", "--json").out)["replicas"]
+    assert gone["retention"]["keep"]
+    assert "nothing rotates it: There is no specification 'orders'" in gone["retention"]["reason"]
+
+
 # -- help and misuse ---------------------------------------------------------------------------------------------------
 
 
@@ -60,7 +72,7 @@ def test_help_needs_nothing_and_makes_nothing(tmp_path: Path) -> None:
         ("", 2, "Usage: slackwater"),
         ("replica", 2, "Usage: slackwater replica"),
         ("restore orders", 2, "Did you mean: slackwater recover"),
-        ("umount /mnt", 2, "Did you mean: slackwater reconcile"),
+        ("umount /mnt", 2, "Did you mean: slackwater replica unmount ID"),
         ("backup list", 2, "Did you mean: slackwater replica list"),
         ("recover list", 2, "Did you mean: slackwater replica list"),
         ("replica rm 2026", 2, "Did you mean: slackwater replica delete ID"),
@@ -70,6 +82,10 @@ def test_help_needs_nothing_and_makes_nothing(tmp_path: Path) -> None:
         ("backup orders --progress loud", 2, "auto, plain, json or none"),
         ("backup nobody:", 2, "WRITER:NAME"),
         ("backup nobody:nothing --preview", 4, "There is no component nobody:nothing"),
+        ("backup files:relative --preview", 4, "absolute path that exists"),
+        ("backup files:/no/such --preview", 4, "absolute path that exists"),
+        ("recover 2026-11-22-1 --yes", 2, "recover SPEC --replica 2026-11-22-1"),
+        ("clone create 2026-11-22-1 --name bad/name", 2, "cannot name a clone"),
         ("backup orders --preview", 4, "There is no component nobody:nothing"),
         ("backup shop --preview", 2, "keeep"),
         ("backup oders", 4, "Did you mean orders"),
@@ -114,7 +130,7 @@ def test_errors_as_json_are_one_object_and_nothing_else(here: Path, line: str, s
     assert ran.status == status
     assert ran.document["schema_version"] == 1
     error = ran.document["error"]
-    assert set(error) == {"code", "sentence", "data", "hint", "exit_status"}
+    assert set(error) == {"code", "sentence", "data", "hint", "exit_status", "retryable"}
     assert (error["code"], error["exit_status"], error["data"]) == (code, status, "Nothing was changed.")
     assert error["hint"]
 
@@ -159,10 +175,25 @@ def test_a_replica_by_the_beginning_of_its_id(here: Path) -> None:
 def test_specifications_are_shown_with_their_defaults(here: Path) -> None:
     listed = inside(here, "spec", "list", "--json").document["specifications"]
     assert [(each["name"], each["error"] is None) for each in listed] == [("orders", True), ("shop", False)]
-    assert listed[0]["replica"] == {"keep": 6, "type": "snapshot", "min_free": "10%"}
+    assert listed[0]["replica"] == {
+        "keep": 6, "min_redundancy": 1, "type": "snapshot", "verify": "never", "min_free": "10%",
+    }  # fmt: skip
+    assert listed[0]["options"]["hold"] == "auto"
+    assert listed[0]["verify"] == {"query": "", "expect": "", "component": "", "database": ""}
+    assert (listed[0]["handling"][0]["component"], listed[0]["handling"][0]["unit"]) == ("nobody:nothing", "")
     assert listed[0]["options"]["hold_timeout_ms"] == 10_000
     shown = inside(here, "spec", "show", "orders")
     assert 'writer = "nobody"' in shown.out
+
+
+@pytest.mark.parametrize("line", ["spec check site", "backup site --preview"])
+def test_a_question_that_nobody_answers_is_misuse_before_anything_is_made(here: Path, line: str) -> None:
+    text = 'name = "site"\n[[component]]\nwriter = "files"\ninstance = "/srv/site"\n'
+    (here / "config/specs.d/site.toml").write_text(f'{text}[verify]\nquery = "select 1"\nexpect = "1"\n')
+    before = sorted(here.rglob("*"))
+    ran = inside(here, *line.split())
+    assert (ran.status, "files:/srv/site" in ran.out + ran.err, "[verify]" in ran.out + ran.err) == (2, True, True), ran
+    assert [path for path in sorted(here.rglob("*")) if not path.name.endswith(("-shm", "-wal"))] == before
 
 
 def test_all_specifications_are_checked(here: Path) -> None:

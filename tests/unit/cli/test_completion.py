@@ -51,7 +51,7 @@ def _completed(folder: Path, words: str, kind: str = "bash") -> list[str]:
         ("slackwater recover orders --replica 2026-11-22", ["2026-11-22-1"]),
         ("slackwater replica show la", ["latest"]),
         ("slackwater backup orders --progress j", ["json"]),
-        ("slackwater replica ", ["list", "show", "pin", "unpin", "delete"]),
+        ("slackwater replica ", ["list", "show", "pin", "unpin", "delete", "mount", "unmount", "verify"]),
     ],
 )
 def test_bash(folder: Path, words: str, wanted: list[str]) -> None:

@@ -10,6 +10,12 @@ import typer
 
 from slackwater.cli.app import error_classes
 from slackwater.cli.main import app
+from slackwater.exercise.weave import methods
+from slackwater.hosts.exercise import COSTS, events
+from slackwater.providers.contract import Provider
+from slackwater.providers.test import ExerciseProvider
+from slackwater.writers.contract import Bridge, Writer
+from slackwater.writers.test import ExerciseWriter
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -46,6 +52,19 @@ def test_every_option_and_exit_status_is_there() -> None:
     for error in error_classes():
         assert f"| {error.exit_status} |" in PAGES["exit-statuses.md"]
         assert f"`{error.code}`" in PAGES["exit-statuses.md"]
+
+
+def test_every_event_of_the_contracts_is_there() -> None:
+    """Also of effects, of what contexts give, and of a provider that can bring full copies back."""
+    expected = {f"writer.{name}" for name in methods(Writer)} | {f"provider.{name}" for name in methods(Provider)}
+    expected |= {f"writer.bridge.{name}" for name in methods(Bridge)} | {"provider.commit", "provider.fill_effect"}
+    kinds = [(room, kind) for room, some in (("writer", ExerciseWriter), ("provider", ExerciseProvider))
+             for kind in some.effects]  # fmt: skip
+    for room, kind in kinds:
+        expected |= {f"{room}.{kind.kind.removeprefix('test.')}{more}" for more in ("", ".undo")}
+    assert len(expected) > 50
+    assert [event for event in expected if f"| `{event}` |" not in PAGES["exercise-events.md"]] == []
+    assert set(COSTS) <= set(events())
 
 
 def _commands(command: Any) -> list[Any]:

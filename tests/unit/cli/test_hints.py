@@ -41,7 +41,7 @@ def test_no_foreign_word_hides_a_command_of_ours() -> None:
     ("word", "noun", "hint"),
     [
         ("restore", "", "Did you mean: slackwater recover"),
-        ("umount", "", "Did you mean: slackwater reconcile"),
+        ("umount", "", "Did you mean: slackwater replica unmount ID"),
         ("RESTORE", "", "Did you mean: slackwater recover"),
         ("recovr", "", "Did you mean: slackwater recover"),
         ("ls", "replica", "Did you mean: slackwater replica list"),

@@ -21,6 +21,7 @@ FINE = Status((STANDING,), (), ())
         (Status((replace(STANDING, last_good="", age_s=None),), (), ()), (None, None), 2, "no good replica"),
         (Status((STANDING,), ("2026-11-22-9",), ()), (None, None), 1, "session 2026-11-22-9 was cut off"),
         (Status((STANDING,), (), ("shop",)), (None, None), 1, "specification shop cannot be read"),
+        (Status((replace(STANDING, failed=("2026-11-22-2",)),), (), ()), (None, None), 1, "2026-11-22-2 failed its"),
         (Status((), (), ()), (None, None), 3, "UNKNOWN"),
     ],
 )

@@ -49,7 +49,7 @@ def test_none(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_terminal_shows_what_runs_and_then_what_it_took(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_terminal", lambda: True)
+    monkeypatch.setattr(progress, "terminal", lambda: True)
     told = _told(capfd, "auto")
     assert "  plan       ..." in told
     assert "plan       40ms\n" in told
@@ -59,7 +59,7 @@ def test_a_terminal_shows_what_runs_and_then_what_it_took(
 def test_a_phase_that_is_cut_off_ends_its_line(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "_terminal", lambda: True)
+    monkeypatch.setattr(progress, "terminal", lambda: True)
 
     def cut_off() -> None:
         with progress.listening("auto") as listener:

@@ -58,3 +58,14 @@ def test_help_is_quick(tmp_path: Path) -> None:
         took_s.append(after.children_user + after.children_system - before.children_user - before.children_system)
         time.sleep(0.01)
     assert min(took_s) < 0.35
+
+
+def test_a_thread_that_is_lost_does_not_keep_the_command() -> None:
+    """As one that waits for a disk that hangs."""
+    code = (
+        "import sys, threading; from slackwater.cli.main import run\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        "sys.argv = ['slackwater', '--version']; run()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout.split()[:1]) == (0, ["slackwater"])

@@ -14,6 +14,7 @@ from slackwater.model.quantities import Bytes, Share
         ("250ms", 0.25),
         ("2h", 7200),
         ("7d", 604800),
+        ("1y2w", 32745600),
         ("1h30m", 5400),
         ("1h 30m", 5400),
         (" 1.5h ", 5400),

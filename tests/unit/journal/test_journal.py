@@ -165,6 +165,18 @@ def test_a_damaged_journal_is_a_plain_error(tmp_path: Path) -> None:
     assert refused.value.reason == "journal"
 
 
+def test_it_is_for_its_owner_only_and_what_is_deleted_in_it_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    path.touch(mode=0o644)
+    journal = Journal(str(path), KINDS)
+    journal.begin("s1", "recovery", "1:1:x")
+    journal.intend("s1", [Touch("a secret of theirs")])
+    assert {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {0o600}
+    journal.settle("s1")
+    journal.close()
+    assert b"a secret of theirs" not in path.read_bytes()
+
+
 def test_two_kinds_of_one_name_are_refused() -> None:
     class Other(Touch):
         pass
@@ -194,6 +206,8 @@ def test_killed_at_any_moment_everything_that_was_made_is_known(tmp_path: Path) 
         victim = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
         assert victim.stdout is not None
         victim.stdout.readline()
+        while not any(folder.iterdir()):
+            assert victim.poll() is None
         with pytest.raises(subprocess.TimeoutExpired):
             victim.wait(pause_s)
         victim.send_signal(signal.SIGKILL)
@@ -204,7 +218,34 @@ def test_killed_at_any_moment_everything_that_was_made_is_known(tmp_path: Path) 
         known = {Path(each.fields["path"]).name for each in journal.entries("victim")}
         assert made
         assert made <= known
+        journal.take("victim")
         journal.undo("victim")
         journal.settle("victim")
         assert list(folder.iterdir()) == []
         journal.close()
+
+
+@dataclass(frozen=True)
+class Halt(Stubborn):
+    """An application that does not start again."""
+
+    kind: ClassVar[str] = "test.stop"
+
+
+def test_an_application_that_does_not_start_again_keeps_no_other_down(tmp_path: Path) -> None:
+    journal = Journal(str(tmp_path / "journal.sqlite"), EffectKinds([Touch, Halt]))
+    journal.begin("s1", "recovery", "1:2:3")
+    journal.run("s1", Touch(str(tmp_path / "stopped")))
+    journal.run("s1", Halt("destroyed"))
+    mended = journal.undo("s1", strictly=True)
+    assert [(each.done, each.unstarted) for each in mended] == [(False, True), (True, False)]
+    assert not (tmp_path / "stopped").exists()
+
+
+def test_some_entries_can_be_spared(journal: Journal, tmp_path: Path) -> None:
+    for name in "abc":
+        journal.run("s1", Touch(str(tmp_path / name)))
+    kept = journal.entries("s1")[:2]
+    assert len(journal.undo("s1", sparing={each.id for each in kept})) == 1
+    assert sorted(each.name for each in tmp_path.iterdir() if each.name in "abc") == ["a", "b"]
+    assert [each.state for each in journal.entries("s1")] == ["done", "done", "undone"]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from slackwater.errors import RightsError, SlackwaterError
 from slackwater.model.component import Credentials
 from slackwater.system import services
-from slackwater.writers._postgresql import archive, autoconf, control, debian, find
+from slackwater.writers._postgresql import archive, autoconf, control, debian, find, segments
+from slackwater.writers._postgresql.checksum import crc32c
 from slackwater.writers._postgresql.connect import Door, login, refusal
 from slackwater.writers._postgresql.controlfile import format_lsn, parse, parse_lsn
 
@@ -37,6 +38,14 @@ def test_our_lines_are_known_without_their_marks() -> None:
         line for line in autoconf.with_recovery(THEIRS, "").splitlines(keepends=True) if not line.startswith("#")
     )
     assert autoconf.without_recovery(rewritten) == "".join(THEIRS.splitlines(keepends=True)[1:])
+
+
+def test_what_is_left_of_an_earlier_recovery_has_no_say() -> None:
+    """An exclusive target would leave out the last commit; a cleanup command deletes from somebody's archive."""
+    theirs = "recovery_target_inclusive = 'off'\narchive_cleanup_command = 'pg_archivecleanup /archive %r'\n"
+    said = dict(line.split(" = ", 1) for line in autoconf.with_recovery(theirs, "").splitlines() if " = " in line)
+    assert said["recovery_target_inclusive"] == "'on'"
+    assert said["archive_cleanup_command"] == "''"
 
 
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a shell")
@@ -183,3 +192,17 @@ def test_a_segment_that_may_be_full_is_left_to_the_archive(tmp_path: Path) -> No
         assert archive.mark_archived(wal, "", 1, size) == ()
     finally:
         os.close(wal)
+
+
+@pytest.mark.parametrize("segment_bytes", [1 << 20, 16 << 20, 1 << 30])
+def test_the_names_of_segments_are_the_engines(segment_bytes: int) -> None:
+    assert segments.name_of(1, 0x16_FF00_0028, 16 << 20) == "0000000100000016000000FF"
+    for start in (0, segment_bytes, (5 << 32) - segment_bytes, 5 << 32):
+        name = segments.name_of(0x1A, start + segment_bytes - 1, segment_bytes)
+        assert (name[:8], segments.start_of(name, segment_bytes)) == ("0000001A", start)
+    stretch = segments.Stretch(1, segment_bytes - 1, 2 * segment_bytes, segment_bytes, "7")
+    assert [segments.start_of(each, segment_bytes) for each in stretch.names] == [0, segment_bytes]
+
+
+def test_the_checksum_is_the_engines() -> None:
+    assert crc32c(b"123456789") == 0xE3069283

@@ -5,9 +5,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from slackwater.model.facts import Finding, Severity
+from slackwater.model.facts import Finding, Severity, refusal
 from slackwater.model.storage import Volume
-from slackwater.system import btrfs, fstab, loops, mounts, processes
+from slackwater.providers import _findings
+from slackwater.providers._places import FILES_ROOT, sessions
+from slackwater.system import btrfs, fstab, mounts, processes
 
 #: Mounts without which the system does not run (file-hierarchy(7)).
 _SYSTEM = frozenset({
@@ -27,6 +29,8 @@ class Scene:
     device: int
     """`st_dev` of its files."""
     nested: tuple[str, ...]
+    replicas: tuple[str, ...]
+    """Sessions whose copies of directories lie in it."""
     default: bool
     """A mount without subvol= shows it."""
     table: tuple[mounts.Mount, ...]
@@ -46,34 +50,44 @@ class Scene:
         """Whether a mount, of any namespace, shows the volume or a part of it."""
         return mount.superblock == self.volume.superblock and mounts.inside(mount.root, f"/{self.subvolume}")
 
+    def carries(self, path: str) -> bool:
+        """Whether a file lies on it."""
+        try:
+            return os.stat(path).st_dev == self.device
+        except OSError:
+            return False
+
     @property
     def paths(self) -> set[str]:
         """Where its root is reached."""
         return {self.volume.path, *(m.target for m in self.own)}
 
 
-def backup(volume: Volume, trees: Sequence[str], beside: Sequence[Volume]) -> list[Finding]:
+def backup(volume: Volume, trees: Sequence[str], beside: Sequence[Volume], owner: str) -> list[Finding]:
     """Look for what would be missing in a snapshot, or would make it fail."""
     if found := _unfit(volume):
         return [found]
-    scene = _scene(volume, beside)
+    scene = _scene(volume, beside, owner)
     checks: tuple[Callable[[Scene, Sequence[str]], Iterator[Finding]], ...] = (
         _trees_elsewhere, _nested_at_backup, _mounts_in_trees, _read_only,
     )  # fmt: skip
-    return [finding for check in checks for finding in check(scene, trees)] + list(_swap(scene))
+    return [finding for check in checks for finding in check(scene, trees)] + [*_swap(scene), *_replicas(scene)]
 
 
-def recovery(volume: Volume, pids: frozenset[int], beside: Sequence[Volume]) -> list[Finding]:
+def recovery(volume: Volume, pids: frozenset[int], beside: Sequence[Volume], owner: str) -> list[Finding]:
     """Look for what would not follow the exchange, now or at the next start of the system."""
     if found := _unfit(volume):
         return [found]
-    scene = _scene(volume, beside)
-    checks = (_carries_system, _init, _nested_at_recovery, _partial_mounts, _mounts_on_top, _swap, _loops, _ourselves)
+    scene = _scene(volume, beside, owner)
+    checks = (
+        _carries_system, _init, _nested_at_recovery, _partial_mounts, _mounts_on_top, _swap, _replicas, _loops,
+        _ourselves,
+    )  # fmt: skip
     found_here = [finding for check in checks for finding in check(scene)]
     return found_here + list(_namespaces(scene, pids)) + list(_held(scene, pids))
 
 
-def _scene(volume: Volume, beside: Sequence[Volume]) -> Scene:
+def _scene(volume: Volume, beside: Sequence[Volume], owner: str) -> Scene:
     fd = os.open(volume.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return Scene(
@@ -82,6 +96,7 @@ def _scene(volume: Volume, beside: Sequence[Volume]) -> Scene:
             subvolume=str(volume.facts["subvolume"]),
             device=os.fstat(fd).st_dev,
             nested=btrfs.nested(fd),
+            replicas=tuple(sessions(fd, owner, FILES_ROOT)),
             default=btrfs.default_subvolume(fd) == btrfs.subvolume(fd).id,
             table=mounts.read(),
         )
@@ -92,7 +107,7 @@ def _scene(volume: Volume, beside: Sequence[Volume]) -> Scene:
 def _unfit(volume: Volume) -> Finding | None:
     """Why the volume cannot be used at all."""
     if volume.facts["subvolume_id"] == btrfs.TOP_LEVEL:
-        return _refusal(
+        return refusal(
             "top-level",
             f"{volume.path} is the top level of its Btrfs and not a subvolume: a replica would have to lie inside it.",
             "With the application stopped: btrfs subvolume create DIR.new && cp -a --reflink=auto DIR/. DIR.new/ && "
@@ -100,7 +115,7 @@ def _unfit(volume: Volume) -> Finding | None:
         )
     found = btrfs.subvolume_at(volume.path)
     if found is None or found.uuid != volume.facts["subvolume_uuid"]:
-        return _refusal(
+        return refusal(
             "bind-mount",
             f"{volume.path} shows a part of the subvolume {volume.facts['subvolume']}, whose root is mounted nowhere.",
             f"Mount the subvolume itself (subvol=/{volume.facts['subvolume']}) and use the data there.",
@@ -111,7 +126,7 @@ def _unfit(volume: Volume) -> Finding | None:
 def _trees_elsewhere(scene: Scene, trees: Sequence[str]) -> Iterator[Finding]:
     for tree in trees:
         if not mounts.inside(tree, scene.volume.path):
-            yield _refusal(
+            yield refusal(
                 "bind-mount",
                 f"{tree} is a bind mount of a part of the subvolume {scene.subvolume}, which is reached at "
                 f"{scene.volume.path}.",
@@ -122,7 +137,7 @@ def _trees_elsewhere(scene: Scene, trees: Sequence[str]) -> Iterator[Finding]:
 def _nested_at_backup(scene: Scene, trees: Sequence[str]) -> Iterator[Finding]:
     for path in (os.path.join(scene.volume.path, nested) for nested in scene.nested):
         if any(mounts.inside(path, tree) for tree in trees):
-            yield _refusal(
+            yield refusal(
                 "nested-subvolume",
                 f"{path} is a subvolume inside the application's files: in the replica it would be an empty directory.",
                 f"With the application stopped, make it a plain directory: cp -a --reflink=auto {path} {path}.new && "
@@ -140,7 +155,7 @@ def _mounts_in_trees(scene: Scene, trees: Sequence[str]) -> Iterator[Finding]:
     for mount in scene.table:
         inside = any(mounts.inside(mount.target, tree) and mount.target != tree for tree in trees)
         if inside and not _beside(scene, mount):
-            yield _refusal(
+            yield refusal(
                 "mount-inside",
                 f"{mount.target} is mounted inside the application's files and is no part of the set: in the replica "
                 "it would be an empty directory.",
@@ -149,30 +164,31 @@ def _mounts_in_trees(scene: Scene, trees: Sequence[str]) -> Iterator[Finding]:
 
 
 def _read_only(scene: Scene, trees: Sequence[str]) -> Iterator[Finding]:
-    if trees and any("ro" in m.super_options for m in scene.table if m.superblock == scene.volume.superblock):
-        yield _refusal(
-            "read-only",
-            f"The Btrfs of {scene.volume.path} is read-only: no snapshot can be written.",
-            "See the kernel's log for why, and mount it writable.",
-        )
+    here = (m for m in scene.table if m.superblock == scene.volume.superblock)
+    options = [option for m in here for option in m.super_options] if trees else []
+    yield from _findings.read_only(scene.volume.path, options, "snapshot")
 
 
 def _swap(scene: Scene) -> Iterator[Finding]:
-    with open("/proc/swaps", encoding="utf-8", errors="surrogateescape") as f:
-        files = [mounts.unescape(line.split()[0]) for line in f.readlines()[1:]]
-    for file in files:
-        if _on(file, scene.device):
-            yield _refusal(
-                "swap-file",
-                f"{file} is an active swap file: a subvolume that holds one cannot be snapshotted.",
-                f"swapoff {file}, and put it into a subvolume of its own.",
-            )
+    why = "a subvolume that holds one cannot be snapshotted"
+    yield from _findings.swap_files(scene.carries, why, "put it into a subvolume of its own")
+
+
+def _replicas(scene: Scene) -> Iterator[Finding]:
+    """They would go aside with the old volume, and be deleted with it: the only good copies of something else."""
+    if scene.replicas:
+        yield refusal(
+            "replicas-inside",
+            f"In {scene.volume.path} lie replicas of directories in it ({', '.join(scene.replicas)}), and a recovery "
+            "would set them aside.",
+            "Delete them (slackwater replica delete ID), or give the application a subvolume of its own.",
+        )
 
 
 def _carries_system(scene: Scene) -> Iterator[Finding]:
     for mount in scene.carried:
         if mount.target in _SYSTEM:
-            yield _refusal(
+            yield refusal(
                 "carries-system",
                 f"The subvolume {scene.subvolume} carries {mount.target}, which the running system needs: it cannot be "
                 "exchanged, and the whole system would be turned back with it.",
@@ -191,13 +207,13 @@ def _init(scene: Scene) -> Iterator[Finding]:
         asked = entry.option("subvolid")
         named = named or (entry.target in scene.paths and bool(entry.option("subvol")))
         if same and asked is not None and _number(asked) == number:
-            yield _refusal(
+            yield refusal(
                 "fstab-subvolid",
                 f"{entry.origin} mounts {entry.target} by subvolid={asked}, a number that stays with the old volume.",
                 f"In {entry.origin} write: {_by_path(entry, scene.subvolume)}",
             )
     if scene.default and scene.own and not named:
-        yield _refusal(
+        yield refusal(
             "default-subvolume",
             f"{scene.subvolume} is the default subvolume of its Btrfs: what mounts it without subvol= would get the "
             "old volume after a recovery.",
@@ -223,7 +239,7 @@ def _by_path(entry: fstab.Entry, subvolume: str) -> str:
 def _nested_at_recovery(scene: Scene) -> Iterator[Finding]:
     for nested in scene.nested:
         path = os.path.join(scene.volume.path, nested)
-        yield _refusal(
+        yield refusal(
             "nested-subvolume",
             f"{path} is a subvolume inside {scene.volume.path}: it would go aside with the old volume and be missing.",
             f"Move it out: mv {path} to a place outside of {scene.volume.path}, on the same mount.",
@@ -233,7 +249,7 @@ def _nested_at_recovery(scene: Scene) -> Iterator[Finding]:
 def _partial_mounts(scene: Scene) -> Iterator[Finding]:
     for mount in scene.carried:
         if mount not in scene.own and mount.target not in _SYSTEM:
-            yield _refusal(
+            yield refusal(
                 "bind-mount",
                 f"{mount.target} is a mount of {mount.root.removeprefix('/')}, a part of the volume: it would go on "
                 "showing the old one.",
@@ -245,7 +261,7 @@ def _mounts_on_top(scene: Scene) -> Iterator[Finding]:
     for mount in scene.table:
         inside = any(mounts.inside(mount.target, path) and mount.target != path for path in scene.paths)
         if inside and mount not in scene.carried and not _beside(scene, mount):
-            yield _refusal(
+            yield refusal(
                 "mount-inside",
                 f"{mount.target} is mounted on a directory of the volume, and is no part of the set.",
                 f"umount {mount.target}",
@@ -253,16 +269,11 @@ def _mounts_on_top(scene: Scene) -> Iterator[Finding]:
 
 
 def _loops(scene: Scene) -> Iterator[Finding]:
-    for name, file in loops.backing_files().items():
-        if _on(file, scene.device):
-            yield _refusal(
-                "held", f"/dev/{name} is attached to {file}, which lies on the volume.", f"losetup -d /dev/{name}"
-            )
+    yield from _findings.loop_devices(scene.carries)
 
 
 def _ourselves(scene: Scene) -> Iterator[Finding]:
-    if _on("/proc/self/cwd", scene.device):
-        yield _refusal("held", "This command was started in a directory of the volume.", "cd /")
+    yield from _findings.ourselves(scene.carries)
 
 
 def _namespaces(scene: Scene, pids: frozenset[int]) -> Iterator[Finding]:
@@ -275,7 +286,7 @@ def _namespaces(scene: Scene, pids: frozenset[int]) -> Iterator[Finding]:
         stuck = [m for m in space.mounts if scene.shows(m) and not _follows(m, space.mounts, scene)]
         if stuck:
             pid = min(strangers)
-            yield _refusal(
+            yield refusal(
                 "other-namespace",
                 f"Process {pid} ({processes.command_of(pid)}) lives in a mount namespace of its own that has the "
                 f"volume mounted at {stuck[0].target}, and would go on using the old one.",
@@ -288,16 +299,7 @@ def _follows(theirs: mounts.Mount, their_table: Sequence[mounts.Mount], scene: S
 
 
 def _held(scene: Scene, pids: frozenset[int]) -> Iterator[Finding]:
-    named: set[int] = set()
-    for holder in processes.lasting_holders(scene.device, exclude=pids):
-        if holder.pid not in named:
-            named.add(holder.pid)
-            yield _refusal(
-                "held",
-                f"Process {holder.pid} ({holder.command}) holds {holder.path} ({holder.how}), and would go on using "
-                "the old volume.",
-                f"Stop it: kill {holder.pid}",
-            )
+    yield from _findings.held(processes.lasting_holders(scene.device, exclude=pids))
 
 
 def _beside(scene: Scene, mount: mounts.Mount) -> bool:
@@ -306,14 +308,3 @@ def _beside(scene: Scene, mount: mounts.Mount) -> bool:
         mount.superblock == other.superblock and mount.root == f"/{other.facts.get('subvolume')}"
         for other in scene.beside
     )
-
-
-def _on(path: str, device: int) -> bool:
-    try:
-        return os.stat(path).st_dev == device
-    except OSError:
-        return False
-
-
-def _refusal(code: str, sentence: str, hint: str) -> Finding:
-    return Finding(code, Severity.REFUSAL, sentence, hint)

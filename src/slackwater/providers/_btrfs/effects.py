@@ -2,7 +2,7 @@
 """What the Btrfs provider makes: places, snapshots, clones, the exchange, the seal, and deletions.
 
 Each effect finds out on the storage how far it came, by UUID: names are kept over an exchange, UUIDs tell who bears
-them. Each change of names is committed to the disk before it counts as made, so that a power cut cannot take it back.
+them. Most of what they do is in `_effects`.
 """
 
 import os
@@ -13,35 +13,31 @@ from typing import ClassVar
 
 from slackwater.errors import RefusedError
 from slackwater.model.facts import Facts
-from slackwater.providers._btrfs.places import ROOT, Place, explained, mounted_in
-from slackwater.system import btrfs, processes
-from slackwater.system.btrfs import Subvolume
+from slackwater.providers._btrfs.places import BtrfsPlace, set_read_only
+from slackwater.providers._effects import (
+    CloneEffect,
+    DeleteEffect,
+    ExchangeEffect,
+    FillEffect,
+    PlaceEffect,
+    SealEffect,
+    SnapshotEffect,
+    Turn,
+)
+from slackwater.system import btrfs, files
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
-class MakePlace(Place):
+class MakePlace(BtrfsPlace, PlaceEffect):
     """The tagged directory that holds a session's copies on one filesystem."""
 
     kind: ClassVar[str] = "btrfs.place"
 
-    def describe(self) -> str:
-        """Say what it does."""
-        return f"make the directory {ROOT}/{self.session} for the copies on the Btrfs {self.filesystem}"
-
-    def make(self) -> Facts:
-        """Make and tag it."""
-        with explained(self.describe(), "No data was touched."):
-            self.make_directory()
-        return {"filesystem": self.filesystem, "place": f"{ROOT}/{self.session}"}
-
-    def undo(self) -> None:
-        """Remove it with the document, if no copy lies in it."""
-        with explained(f"removing {ROOT}/{self.session}"):
-            self.remove_directory()
-
 
 @dataclass(frozen=True, slots=True)
-class Snapshot(Place):
+class Snapshot(BtrfsPlace, SnapshotEffect):
     """The read-only copy of one live subvolume."""
 
     kind: ClassVar[str] = "btrfs.snapshot"
@@ -62,196 +58,110 @@ class Snapshot(Place):
                 show another moment than the rest of the set.
         """
         with (
-            explained(self.describe(), "The live data was not touched."),
+            self.told(self.describe(), "The live data was not touched."),
             self.top() as top,
             self.required(top) as place,
         ):
             # Also settles the removal of files that were open and deleted at the instant, which would show as a change.
             btrfs.commit(top)
-            return facts_of(self._mine(place, read_only=True))
+            self.refuse_other(place, read_only=True)
+            return self.facts_at(self.name, place)
 
     @contextmanager
     def ready(self, top: int) -> Iterator[bytearray]:
         """Open the source, write its dirty pages back, and give the order that takes the snapshot."""
-        source = os.open(self.subvolume, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+        source = os.open(self.subvolume, _DIRECTORY, dir_fd=top)
         try:
             if btrfs.subvolume(source).uuid != self.subvolume_uuid:
                 raise RefusedError(
                     f"The subvolume {self.subvolume} is not the one that was found before.", data="Nothing was changed."
                 )
-            btrfs.write_back(source)
+            files.write_back(source)
             yield btrfs.snapshot_order(source, self.name, read_only=True)
         finally:
             os.close(source)
 
-    def undo(self) -> None:
-        """Delete it, if it is there."""
-        with explained(f"deleting {self.path(self.name)}"), self.top() as top, self.opened(top) as place:
-            if place is not None and btrfs.subvolume_at(self.name, place) is not None:
-                self._mine(place, read_only=False)
-                btrfs.delete(place, self.name)
-                btrfs.commit(top)
-
-    def _mine(self, place: int, *, read_only: bool) -> Subvolume:
+    def refuse_other(self, place: int, *, read_only: bool = False) -> None:
+        """It is a snapshot of the live subvolume; what was begun and is not read-only yet is ours, too."""
         found = btrfs.subvolume_at(self.name, place)
         if found is None or found.parent_uuid != self.subvolume_uuid or (read_only and not found.read_only):
-            raise _stranger(self.path(self.name), f"a read-only snapshot of {self.subvolume}")
-        return found
+            raise self.stranger(self.path(self.name), f"a read-only snapshot of {self.subvolume}")
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn(Place):
-    """What a clone and its exchange have in common: which copy, and which live subvolume it takes the place of."""
+class _Turn(BtrfsPlace, Turn):
+    """What a clone and its exchange have in common."""
 
     name: str
     copy_uuid: str
     live: str
-    """Path of the live subvolume from the top level."""
     live_uuid: str
-    """As planned. Whoever bears it is the old volume, wherever it lies."""
 
-    def _is_clone(self, found: Subvolume | None) -> bool:
-        # The live volume may itself be a clone of the same copy, from an earlier recovery: only its UUID tells.
+    @property
+    def old(self) -> str:
+        """The live subvolume's UUID."""
+        return self.live_uuid
+
+    def is_clone(self, path: str, folder: int) -> bool:
+        """The live volume may itself be a clone of the same copy, from an earlier recovery: only its UUID tells."""
+        found = btrfs.subvolume_at(path, folder)
         return found is not None and found.parent_uuid == self.copy_uuid and found.uuid != self.live_uuid
-
-    def _is_live(self, found: Subvolume | None) -> bool:
-        return found is not None and found.uuid == self.live_uuid
 
 
 @dataclass(frozen=True, slots=True)
-class Clone(_Turn):
-    """A writable clone of a copy, beside, until it is exchanged with the live volume."""
+class Clone(_Turn, CloneEffect):
+    """A writable snapshot of a copy, beside, until it is exchanged with the live subvolume."""
 
     kind: ClassVar[str] = "btrfs.clone"
     copy: str
-    """Path of the copy from the top level."""
 
-    def describe(self) -> str:
-        """Say what it does."""
-        return f"clone {self.copy} as {self.path(self.name)}"
-
-    def make(self) -> Facts:
-        """Clone the copy. After an exchange the clone is at the live path, and is described from there."""
-        with (
-            explained(self.describe(), "The live data was not touched."),
-            self.top() as top,
-            self.required(top) as place,
-        ):
-            found = btrfs.subvolume_at(self.name, place)
-            if found is None:
-                self._take(top, place)
-                found = btrfs.subvolume_at(self.name, place)
-            elif self._is_live(found):
-                found = btrfs.subvolume_at(self.live, top)
-            if found is None or not self._is_clone(found):
-                raise _stranger(self.path(self.name), f"a clone of {self.copy}")
-            return facts_of(found)
-
-    def _take(self, top: int, place: int) -> None:
-        copy = os.open(self.copy, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
+    def take(self, top: int, place: int) -> None:
+        """One call."""
+        copy = os.open(self.copy, _DIRECTORY, dir_fd=top)
         try:
             if btrfs.subvolume(copy).uuid != self.copy_uuid:
-                raise _stranger(self.copy, "the copy that was planned with")
+                raise self.stranger(self.copy, "the copy that was planned with")
             btrfs.snapshot(place, btrfs.snapshot_order(copy, self.name, read_only=False))
         finally:
             os.close(copy)
 
-    def undo(self) -> None:
-        """Delete the clone, and only the clone: after an exchange the old live volume lies at this very path."""
-        with explained(f"deleting {self.path(self.name)}"), self.top() as top, self.opened(top) as place:
-            found = None if place is None else btrfs.subvolume_at(self.name, place)
-            if place is None or found is None:
-                return
-            if not self._is_clone(found):
-                raise _stranger(self.path(self.name), f"a clone of {self.copy}, but what a recovery set aside")
-            _refuse_mounted(self.filesystem, self.path(self.name))
-            btrfs.delete(place, self.name)
-            btrfs.commit(top)
+    def protect(self, place: int) -> None:
+        """Make it read-only."""
+        set_read_only(place, self.name, read_only=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange(_Turn):
-    """The clone takes the live volume's place, and the live volume the clone's, in one instant."""
+class Exchange(_Turn, ExchangeEffect):
+    """The exchange of two subvolumes."""
 
     kind: ClassVar[str] = "btrfs.exchange"
 
-    def describe(self) -> str:
-        """Say what it does."""
-        return f"exchange the subvolume {self.live} with its clone; the old one is then {self.path(self.name)}"
-
-    def make(self) -> Facts:
-        """Exchange them, unless the live path already shows another than the old volume."""
-        with explained(self.describe()), self.top() as top, self.required(top) as place:
-            live, aside = btrfs.subvolume_at(self.live, top), btrfs.subvolume_at(self.name, place)
-            if self._is_live(live) and self._is_clone(aside):
-                _refuse_mounted(self.filesystem, self.live)
-                _refuse_held(top, self.live)
-                btrfs.exchange(top, self.live, self.path(self.name))
-                btrfs.commit(top)
-            elif not (self._is_clone(live) and self._is_live(aside)):
-                raise _stranger(self.live, "the volume that was planned with, nor its clone")
-            return {"live": self.live, "aside": self.path(self.name), "aside_uuid": self.live_uuid}
-
-    def made(self) -> bool:
-        """Whether the clone lies in the volume's place, and the volume beside."""
-        with explained(f"looking at {self.live}"), self.top(read_only=True) as top, self.opened(top) as place:
-            aside = None if place is None else btrfs.subvolume_at(self.name, place)
-            return self._is_clone(btrfs.subvolume_at(self.live, top)) and self._is_live(aside)
-
-    def undo(self) -> None:
-        """Exchange them back, if the old volume lies beside."""
-        with explained(f"putting the old volume back at {self.live}"), self.top() as top, self.opened(top) as place:
-            if place is None or not self._is_live(btrfs.subvolume_at(self.name, place)):
-                return
-            if not self._is_clone(btrfs.subvolume_at(self.live, top)):
-                raise _stranger(self.live, f"the clone that took the place of {self.path(self.name)}")
-            _refuse_mounted(self.filesystem, self.live)
-            _refuse_held(top, self.live)
-            # It was somebody's live data: it must not come back sealed.
-            _set_read_only(place, self.name, read_only=False)
-            btrfs.exchange(top, self.live, self.path(self.name))
-            btrfs.commit(top)
+    def loosen(self, top: int) -> None:
+        """An old volume that was set aside was somebody's live data: it must not come back sealed."""
+        if self.is_old(self.path(self.name), top):
+            set_read_only(top, self.path(self.name), read_only=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Seal(Place):
-    """What a recovery set aside becomes a read-only replica."""
+class Seal(BtrfsPlace, SealEffect):
+    """What a recovery set aside becomes read-only."""
 
     kind: ClassVar[str] = "btrfs.seal"
     name: str
     live_uuid: str
 
-    def describe(self) -> str:
-        """Say what it does."""
-        return f"make {self.path(self.name)} read-only"
+    @property
+    def old(self) -> str:
+        """The UUID of the subvolume that was live."""
+        return self.live_uuid
 
-    def make(self) -> Facts:
-        """Make it read-only, and return the facts by which an alteration is noticed."""
-        with explained(self.describe()), self.top() as top, self.required(top) as place:
-            self._set_aside(place)
-            _set_read_only(place, self.name, read_only=True)
-            # What its processes had written and never synced would reach the disk later, and show as an alteration.
-            btrfs.write_back(place)
-            btrfs.commit(top)
-            return facts_of(self._set_aside(place))
-
-    def undo(self) -> None:
-        """Make it writable again, if it lies there."""
-        with explained(f"making {self.path(self.name)} writable"), self.top() as top, self.opened(top) as place:
-            found = None if place is None else btrfs.subvolume_at(self.name, place)
-            if place is not None and found is not None and found.uuid == self.live_uuid:
-                _set_read_only(place, self.name, read_only=False)
-                btrfs.commit(top)
-
-    def _set_aside(self, place: int) -> Subvolume:
-        found = btrfs.subvolume_at(self.name, place)
-        if found is None or found.uuid != self.live_uuid:
-            raise _stranger(self.path(self.name), "what the recovery set aside")
-        return found
+    def protect(self, place: int, *, on: bool) -> None:
+        """By the subvolume's own mark."""
+        set_read_only(place, self.name, read_only=on)
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(DeleteEffect):
     """The copies of a session and its directories. The tuples belong together, one item for each copy.
 
     What is deleted is out of sight when this returns, also after a power cut; its room comes back within seconds to
@@ -266,96 +176,35 @@ class Delete:
     names: tuple[str, ...]
     uuids: tuple[str, ...]
 
-    def describe(self) -> str:
-        """Say what it does."""
-        return f"delete {ROOT}/{self.session} with {', '.join(self.names)}"
-
-    def make(self) -> Facts:
-        """Delete what is still there of it.
-
-        Raises:
-            RefusedError: a directory does not bear our tags, a copy is another than recorded, or is mounted.
-        """
-        deleted = 0
-        with explained(self.describe(), "What was not yet deleted is still there, and good."):
-            places = {
-                f: Place(f, s, self.owner, self.session) for f, s in zip(self.filesystems, self.sources, strict=True)
-            }
-            for place in places.values():
-                copies = [
-                    (name, uuid)
-                    for f, name, uuid in zip(self.filesystems, self.names, self.uuids, strict=True)
-                    if f == place.filesystem
-                ]
-                deleted += _delete_copies(place, copies)
-                place.remove_directory()
-        return {"deleted": deleted}
-
-    def undo(self) -> None:
-        """Nothing: what was deleted does not come back."""
+    def rows(self) -> Iterator[tuple[BtrfsPlace, str, str]]:
+        """One for each copy; a filesystem is the same by whatever device it was seen."""
+        sources = dict(zip(self.filesystems, self.sources, strict=True))
+        for filesystem, name, uuid in zip(self.filesystems, self.names, self.uuids, strict=True):
+            yield BtrfsPlace(filesystem, sources[filesystem], self.owner, self.session), name, uuid
 
 
-def _delete_copies(place: Place, copies: list[tuple[str, str]]) -> int:
-    with place.top() as top, place.opened(top) as fd:
-        if fd is None:
-            return 0
-        there = {name: uuid for name, uuid in copies if (found := btrfs.subvolume_at(name, fd)) and found.uuid == uuid}
-        for name, _ in copies:
-            if name not in there and btrfs.subvolume_at(name, fd) is not None:
-                raise _stranger(place.path(name), "the copy that was recorded")
-            _refuse_mounted(place.filesystem, place.path(name))
-        for name in there:
-            btrfs.delete(fd, name)
-        btrfs.commit(top)
-        return len(there)
+@dataclass(frozen=True, slots=True)
+class Fill(BtrfsPlace, FillEffect):
+    """A read-only subvolume with what a full copy holds; it is read-only when it is whole, and not before."""
 
+    kind: ClassVar[str] = "btrfs.fill"
+    name: str
+    origin: str
+    digest: str
 
-def facts_of(found: Subvolume) -> Facts:
-    """What tells whether a copy is still the one that was made, and unaltered."""
-    return {
-        "subvolume_uuid": found.uuid,
-        "subvolume_id": found.id,
-        "parent_uuid": found.parent_uuid,
-        "changed": found.changed,
-        "made": found.made,
-        "read_only": found.read_only,
-    }
+    def is_whole(self, place: int) -> bool:
+        """A snapshot is never ours."""
+        found = btrfs.subvolume_at(self.name, place)
+        if found is not None and found.parent_uuid:
+            raise self.stranger(self.path(self.name), "what a full copy was brought back to, but a snapshot")
+        return found is not None and found.read_only
 
+    def begin(self, place: int) -> str:
+        """An empty subvolume."""
+        self.remove(self.name, place)
+        btrfs.create(place, self.name)
+        return f"/proc/self/fd/{place}/{self.name}"
 
-def _set_read_only(place: int, name: str, *, read_only: bool) -> None:
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
-    try:
-        btrfs.set_read_only(fd, read_only=read_only)
-    finally:
-        os.close(fd)
-
-
-def _refuse_mounted(filesystem: str, path: str) -> None:
-    # The kernel lets a mounted subvolume be deleted or renamed: whoever has it mounted is left with the wrong one.
-    if where := mounted_in(filesystem, path):
-        raise RefusedError(
-            f"The subvolume {path} is mounted at {', '.join(where)}.",
-            data="It was left as it is.",
-            hint=f"umount {where[0].partition(' ')[0]}",
-            code="mounted",
-        )
-
-
-def _refuse_held(top: int, path: str) -> None:
-    # A process keeps what it has open over an exchange: it would go on writing into what was set aside.
-    held = processes.lasting_holders(os.stat(path, dir_fd=top).st_dev)
-    if held:
-        raise RefusedError(
-            f"{held[0].command} (pid {held[0].pid}) holds {held[0].path} on the subvolume {path}.",
-            data="It was left as it is.",
-            hint=f"Stop it (kill {held[0].pid}, or the service it belongs to), then: slackwater reconcile",
-            code="held",
-        )
-
-
-def _stranger(path: str, expected: str) -> RefusedError:
-    return RefusedError(
-        f"What lies at {path} on the Btrfs is not {expected}.",
-        data="It was left as it is.",
-        hint="See `btrfs subvolume show`: it was moved or replaced by hand, or another step has to be undone first.",
-    )
+    def end(self, place: int) -> None:
+        """Make it read-only."""
+        set_read_only(place, self.name, read_only=True)

@@ -1,27 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plain commands that recover a replica without us, as they lie beside it."""
+"""The plain commands that recover a replica without us, as they lie beside it.
+
+They are complete: a test runs them literally, with the application stopped before and started after.
+"""
+
+from shlex import quote
 
 from slackwater.model.replica import BackupComponents
 from slackwater.model.storage import ShadowCopy
+from slackwater.providers import _document, _manual
+
+_TOP = "/run/top"
 
 
-def manual(document: BackupComponents, filesystem: str) -> str:
+def manual(document: BackupComponents, filesystem: str, copies: list[ShadowCopy]) -> str:
     """Write RECOVER.txt for the copies of a document that lie on one filesystem."""
-    components = ", ".join(str(record.component.ref) for record in document.components) or "no component"
-    copies = [copy for copy in document.copies if copy.volume.facts["filesystem"] == filesystem]
-    steps = "\n".join(_step(copy, document.session) for copy in copies)
-    return f"""This is the replica {document.session} of {components}, of {document.created.isoformat()}.
-To recover it by hand, without Slackwater, as root:
-
-  1. Stop the application, and unmount the volumes named below where they are mounted by themselves.
-  2. mkdir -p /run/top && mount -t btrfs -o subvolid=5 UUID={filesystem} /run/top && cd /run/top
-{steps}
-  3. cd / && umount /run/top, mount the volumes again by subvol=PATH, and start the application.
-
-The old data then lies at PATH.before-{document.session}; the replica itself is unchanged and can be used again.
-"""
+    lines = [*_commands(copies, document.session, filesystem), *_document.by_hand(document, copies)]
+    return _manual.beside(document, copies, lines)
 
 
-def _step(copy: ShadowCopy, session: str) -> str:
-    path = f"/run/top/{copy.volume.facts['subvolume']}"
-    return f"     mv -T {path} {path}.before-{session}\n     btrfs subvolume snapshot /run/top/{copy.place} {path}"
+def _commands(copies: list[ShadowCopy], session: str, filesystem: str) -> list[str]:
+    mounted = [copy for copy in copies if copy.volume.facts.get("mounted")]
+    innermost_first = sorted(mounted, key=_mount_point, reverse=True)
+    return [
+        *(f"umount {_mount_point(copy)}" for copy in innermost_first),
+        f"mkdir -p {_TOP}",
+        f"mount -t btrfs -o subvolid=5 UUID={filesystem} {_TOP}",
+        *(command for copy in copies for command in _switch(copy, session)),
+        f"umount {_TOP}",
+        *(
+            f"mount -t btrfs -o {_subvol(copy)} UUID={filesystem} {_mount_point(copy)}"
+            for copy in innermost_first[::-1]
+        ),
+    ]
+
+
+def _switch(copy: ShadowCopy, session: str) -> list[str]:
+    live, replica = (f"{_TOP}/{each}" for each in (copy.volume.facts["subvolume"], copy.place))
+    return [
+        f"mv -T {quote(live)} {quote(f'{live}.before-{session}')}",
+        f"btrfs subvolume snapshot {quote(replica)} {quote(live)}",
+    ]
+
+
+def _mount_point(copy: ShadowCopy) -> str:
+    return quote(str(copy.volume.facts["mount_point"]))
+
+
+def _subvol(copy: ShadowCopy) -> str:
+    return quote(f"subvol=/{copy.volume.facts['subvolume']}")

@@ -3,17 +3,20 @@
 
 import errno
 import os
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
 from slackwater.errors import RefusedError
 from slackwater.model.facts import Facts
+from slackwater.providers._bars import BarEffect, Root, UnbarEffect
 from slackwater.providers._btrfs.places import explained
 from slackwater.system import btrfs, mounts, processes
 
-_MODE_TAG = "trusted.slackwater.mode"
+#: How long a mount may be busy without anybody to be seen who holds it.
+_PASSING_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +52,18 @@ class _Mounted:
 
     def _unmount(self) -> None:
         device = os.stat(self.target).st_dev
-        try:
-            mounts.unmount(self.target)
-        except OSError as e:
-            if e.errno != errno.EBUSY:
-                raise
-            held = [f"{h.command} (pid {h.pid}, {h.how} {h.path})" for h in processes.holders(device)]
+        ends_s = time.monotonic() + _PASSING_S
+        while (busy := _unmounted(self.target)) is not None:
+            held = [f"{h.command} (pid {h.pid}, {h.how} {h.path})" for h in processes.lasting_holders(device)]
             held += [f"the mount {m.target}" for m in mounts.read() if m.target.startswith(f"{self.target}/")]
-            raise RefusedError(
-                f"{self.target} cannot be unmounted: {', '.join(held[:5]) or 'something in the kernel'} holds it.",
-                data="It is still mounted as it was.",
-                hint=f"End what holds it: fuser -vm {self.target}",
-                code="busy-mount",
-            ) from e
+            if held or time.monotonic() > ends_s:
+                raise RefusedError(
+                    f"{self.target} cannot be unmounted: {', '.join(held[:5]) or 'something in the kernel'} holds it.",
+                    data="It is still mounted as it was.",
+                    hint=f"End what holds it: fuser -vm {self.target}",
+                    code="busy-mount",
+                ) from busy
+            time.sleep(_PASSING_S / 20)  # a process that is just ending, or looks in passing
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ class Mount(_Mounted):
 
 
 @dataclass(frozen=True, slots=True)
-class _Bars:
+class _Volumes:
     """The roots of several live volumes and their clones. The tuples belong together, one item for each volume."""
 
     filesystems: tuple[str, ...]
@@ -135,8 +137,8 @@ class _Bars:
     live_uuids: tuple[str, ...]
 
     @contextmanager
-    def _roots(self) -> Iterator[list[tuple[int, int, str]]]:
-        """For each volume: its root, its clone's, and the UUID of the old volume. Gone ones are left out."""
+    def roots(self) -> Iterator[list[Root]]:
+        """Open the roots on their filesystems, and write back what was changed."""
         with ExitStack() as stack:
             tops = {
                 f: stack.enter_context(btrfs.top_level(f, s))
@@ -144,99 +146,46 @@ class _Bars:
             }
             roots = []
             for f, live, aside, uuid in zip(self.filesystems, self.live, self.aside, self.live_uuids, strict=True):
-                pair = [_open(path, tops[f], stack) for path in (live, aside)]
-                roots.append((pair[0], pair[1], uuid))
+                here, beside = (_open(path, tops[f], stack) for path in (live, aside))
+                roots.append(Root(here, beside, here is not None and btrfs.subvolume(here).uuid != uuid))
             yield roots
             for top in tops.values():
                 btrfs.commit(top)
 
-    def _bar(self, *, only_half_way: bool = False) -> None:
-        with self._roots() as roots:
-            exchanged = any(live >= 0 and btrfs.subvolume(live).uuid != uuid for live, _, uuid in roots)
-            for fd in (fd for live, aside, _ in roots for fd in (live, aside) if fd >= 0):
-                if exchanged or not only_half_way:
-                    _close_root(fd)
-
-    def _lift(self) -> None:
-        with self._roots() as roots:
-            for fd in (fd for live, aside, _ in roots for fd in (live, aside) if fd >= 0):
-                _open_root(fd)
+    def told(self, what: str) -> AbstractContextManager[None]:
+        """See `places.explained`."""
+        return explained(what)
 
 
 @dataclass(frozen=True, slots=True)
-class Bar(_Bars):
-    """No engine can enter any of the volumes while some are exchanged and others are not.
-
-    An exchange is one instant for one volume. Between two of them a power cut would let the next boot start an engine
-    on half a switch, so the root directories of all of them lose their mode until the last exchange is done.
-    """
+class Bar(_Volumes, BarEffect):
+    """The bar, as an effect of the journal."""
 
     kind: ClassVar[str] = "btrfs.bar"
 
-    def describe(self) -> str:
-        """Say what it does."""
-        return f"bar {', '.join(self.live)} and their clones (mode 0000) until all are exchanged"
-
-    def make(self) -> Facts:
-        """Bar them all; the mode of each is kept in an extended attribute of its own root."""
-        with explained(self.describe()):
-            self._bar()
-        return {}
-
-    def undo(self) -> None:
-        """Give each its mode again."""
-        with explained(f"lifting the bar over {', '.join(self.live)}"):
-            self._lift()
-
 
 @dataclass(frozen=True, slots=True)
-class Unbar(_Bars):
-    """The bar is lifted: all are exchanged."""
+class Unbar(_Volumes, UnbarEffect):
+    """Its end."""
 
     kind: ClassVar[str] = "btrfs.unbar"
 
-    def describe(self) -> str:
-        """Say what it does."""
-        return f"lift the bar over {', '.join(self.live)}"
 
-    def make(self) -> Facts:
-        """Give each its mode again."""
-        with explained(self.describe()):
-            self._lift()
-        return {}
-
-    def undo(self) -> None:
-        """Bar them again while they are being exchanged back; with none exchanged there is nothing to bar."""
-        with explained(f"barring {', '.join(self.live)}"):
-            self._bar(only_half_way=True)
+def _unmounted(target: str) -> OSError | None:
+    """Unmount it; the error when it is busy."""
+    try:
+        mounts.unmount(target)
+    except OSError as e:
+        if e.errno != errno.EBUSY:
+            raise
+        return e
+    return None
 
 
-def _open(path: str, top: int, stack: ExitStack) -> int:
+def _open(path: str, top: int, stack: ExitStack) -> int | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top)
     except FileNotFoundError:
-        return -1
+        return None
     stack.callback(os.close, fd)
     return fd
-
-
-def _close_root(fd: int) -> None:
-    if _mode_kept(fd) is None:
-        os.setxattr(fd, _MODE_TAG, b"%o" % (os.fstat(fd).st_mode & 0o7777))
-    os.fchmod(fd, 0)
-
-
-def _open_root(fd: int) -> None:
-    mode = _mode_kept(fd)
-    if mode is not None:
-        os.fchmod(fd, mode)
-        os.removexattr(fd, _MODE_TAG)
-
-
-def _mode_kept(fd: int) -> int | None:
-    try:
-        return int(os.getxattr(fd, _MODE_TAG), 8)
-    except OSError as e:
-        if e.errno != errno.ENODATA:
-            raise
-        return None

@@ -1,40 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where replicas lie on a Btrfs: `.slackwater/<session>/` at the top level, root only, tagged as ours.
-
-The tags are extended attributes of the `trusted` namespace, which only root can write (xattr(7)), so nobody can make
-us believe that a directory is ours. Nothing is deleted before the tags were read.
-"""
+"""Where replicas lie on a Btrfs: at the top level, reached by a mount that nobody else sees."""
 
 import errno
 import os
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
-from slackwater.errors import RefusedError, RightsError, SlackwaterError
-from slackwater.system import btrfs, mounts
+from slackwater.errors import RefusedError
+from slackwater.model.facts import Facts
+from slackwater.providers import _places
+from slackwater.providers._effects import Beside
+from slackwater.system import btrfs, mounts, processes
+from slackwater.system.btrfs import Subvolume
 
-ROOT = ".slackwater"
-DOCUMENT, MANUAL = "components.json", "RECOVER.txt"
-OWNER_TAG, SESSION_TAG = "trusted.slackwater.owner", "trusted.slackwater.session"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_HINTS = {
+    errno.ENOSPC: "Make room: delete replicas, or see `btrfs filesystem usage` and balance.",
+    errno.EROFS: "The filesystem is read-only: see the kernel's log for why, and mount it writable.",
+    errno.ETXTBSY: "An active swap file lies on it: swapoff it, or move it to a subvolume of its own.",
+    errno.EPERM: "It may be the default subvolume: see `btrfs subvolume get-default`.",
+    errno.ENOTEMPTY: "It holds further subvolumes: see `btrfs subvolume list`.",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A session's directory on one filesystem; the fields that every effect of this provider begins with."""
+class BtrfsPlace(Beside):
+    """A session's directory at the top level of one Btrfs."""
 
-    filesystem: str
-    """Its UUID."""
-    source: str
-    """A device on which it was seen, or the file behind a loop device."""
-    owner: str
-    session: str
+    noun: ClassVar[str] = "subvolume"
+    shown_by: ClassVar[str] = "btrfs subvolume show"
 
-    def path(self, name: str) -> str:
-        """The path of a copy from the top level."""
-        return f"{ROOT}/{self.session}/{name}"
+    @property
+    def where(self) -> str:
+        """The filesystem, in words."""
+        return f"the Btrfs {self.filesystem}"
 
     @contextmanager
     def top(self, *, read_only: bool = False) -> Iterator[int]:
@@ -42,98 +42,72 @@ class Place:
         with btrfs.top_level(self.filesystem, self.source, read_only=read_only) as fd:
             yield fd
 
-    @contextmanager
-    def opened(self, top: int) -> Iterator[int | None]:
-        """A descriptor of the directory, None when there is none.
+    def settle(self, top: int) -> None:
+        """Wait for the transaction."""
+        btrfs.commit(top)
 
-        Raises:
-            RefusedError: there is one, and it is not ours.
-        """
-        with _root(top) as root, _directory(self.session, root) as fd:
-            if fd is not None and tags(fd) != (self.owner, self.session):
-                raise RefusedError(
-                    f"{ROOT}/{self.session} on the Btrfs {self.filesystem} does not bear this installation's tag.",
-                    data="It was left as it is.",
-                    hint="It belongs to another installation of slackwater, or to somebody else.",
-                )
-            yield fd
+    def told(self, what: str, data: str = "") -> AbstractContextManager[None]:
+        """See `explained`."""
+        return explained(what, data)
 
-    @contextmanager
-    def required(self, top: int) -> Iterator[int]:
-        """A descriptor of the directory.
+    def identity_at(self, path: str, folder: int) -> str | None:
+        """The subvolume's UUID."""
+        found = btrfs.subvolume_at(path, folder)
+        return None if found is None else found.uuid
 
-        Raises:
-            SlackwaterError: there is none, or it is not ours.
-        """
-        with self.opened(top) as fd:
-            if fd is None:
-                raise SlackwaterError(
-                    f"There is no {ROOT}/{self.session} on the Btrfs {self.filesystem}.", data="Nothing was changed."
-                )
-            yield fd
+    def facts_at(self, path: str, folder: int) -> Facts:
+        """What the kernel says of the subvolume."""
+        found = btrfs.subvolume_at(path, folder)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return facts_of(found)
 
-    def make_directory(self) -> None:
-        """Make the directory and tag it. Idempotent; it never exists under its name without its tags."""
-        with self.top() as top:
-            with self.opened(top) as fd:
-                if fd is not None:
-                    return
-            _make(ROOT, top)
-            with _root(top) as root:
-                _make(draft := f".{self.session}.new", root)
-                with _directory(draft, root) as fd:
-                    os.setxattr(_there(fd), OWNER_TAG, self.owner.encode())
-                    os.setxattr(_there(fd), SESSION_TAG, self.session.encode())
-                os.rename(draft, self.session, src_dir_fd=root, dst_dir_fd=root)
-            btrfs.commit(top)
+    def remove(self, name: str, place: int) -> None:
+        """Delete a subvolume; a making or removal of one is never half done."""
+        if btrfs.subvolume_at(name, place) is not None:
+            btrfs.delete(place, name)
 
-    def remove_directory(self) -> None:
-        """Remove the directory with the document, but only when no copy lies in it. Idempotent.
-
-        Raises:
-            SlackwaterError: something else lies in it.
-        """
-        with self.top() as top:
-            with _root(top) as root:
-                if root is None:
-                    return
-                with self.opened(top) as fd:
-                    if fd is not None:
-                        self._empty(fd)
-                for name in (self.session, f".{self.session}.new"):
-                    _remove(name, root)
-            _remove(ROOT, top)
-            btrfs.commit(top)
-
-    def _empty(self, fd: int) -> None:
-        documents = {DOCUMENT, f"{DOCUMENT}.new", MANUAL, f"{MANUAL}.new"}
-        names = set(os.listdir(fd))
-        if copies := names - documents:
-            raise SlackwaterError(
-                f"{ROOT}/{self.session} on the Btrfs {self.filesystem} still holds {', '.join(sorted(copies))}.",
-                data="What lies there was left as it is.",
+    def refuse_mounted(self, path: str) -> None:
+        """The kernel lets a mounted subvolume be deleted or renamed."""
+        if where := mounted_in(self.filesystem, path):
+            raise RefusedError(
+                f"The subvolume {path} is mounted at {', '.join(where)}.",
+                data="It was left as it is.",
+                hint=f"umount {where[0].partition(' ')[0]}",
+                code="mounted",
             )
-        for name in names & documents:
-            os.unlink(name, dir_fd=fd)
+
+    def refuse_held(self, top: int, path: str) -> None:
+        """A process keeps what it has open over an exchange."""
+        held = processes.lasting_holders(os.stat(path, dir_fd=top).st_dev)
+        if held:
+            raise RefusedError(
+                f"{held[0].command} (pid {held[0].pid}) holds {held[0].path} on the subvolume {path}.",
+                data="It was left as it is.",
+                hint=f"Stop it (kill {held[0].pid}, or the service it belongs to), then: slackwater reconcile",
+                code="held",
+            )
 
 
-def sessions(top: int, owner: str) -> list[str]:
-    """The sessions whose directories on a filesystem bear the owner's tag; none where `.slackwater` is not root's."""
-    found = []
-    with suppress(RefusedError), _root(top) as root:
-        for name in sorted(os.listdir(root)) if root is not None else ():
-            try:
-                with _directory(name, root) as fd:
-                    if fd is not None and tags(fd) == (owner, name):
-                        found.append(name)
-            except OSError:
-                continue  # no directory: not ours
-    return found
+def facts_of(found: Subvolume) -> Facts:
+    """What tells whether a copy is still the one that was made, and unaltered."""
+    return {
+        "subvolume_uuid": found.uuid,
+        "subvolume_id": found.id,
+        "parent_uuid": found.parent_uuid,
+        "changed": found.changed,
+        "made": found.made,
+        "read_only": found.read_only,
+    }
 
 
-def tags(fd: int) -> tuple[str, str]:
-    """Owner and session that a directory is tagged with; empty without a tag."""
-    return _tag(fd, OWNER_TAG), _tag(fd, SESSION_TAG)
+def set_read_only(place: int, name: str, *, read_only: bool) -> None:
+    """Take or give the right to write to a subvolume in a directory."""
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)
+    try:
+        btrfs.set_read_only(fd, read_only=read_only)
+    finally:
+        os.close(fd)
 
 
 def mounted_in(filesystem: str, path: str) -> list[str]:
@@ -164,81 +138,24 @@ def _is(filesystem: str, space: mounts.Namespace, mount: mounts.Mount) -> bool:
         return os.path.realpath(mount.source) in btrfs.devices_of(filesystem)
 
 
-@contextmanager
-def explained(what: str, data: str = "") -> Iterator[None]:
-    """Say in our words what the kernel refused.
-
-    Raises:
-        RightsError: for want of root.
-        SlackwaterError: for any other OSError.
-    """
-    try:
-        yield
-    except OSError as e:
-        if e.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
-            raise RightsError(f"{what} needs root.", data=data, hint="Run it with sudo.") from e
-        hint = {
-            errno.ENOSPC: "Make room: delete replicas, or see `btrfs filesystem usage` and balance.",
-            errno.EROFS: "The filesystem is read-only: see the kernel's log for why, and mount it writable.",
-            errno.ETXTBSY: "An active swap file lies on it: swapoff it, or move it to a subvolume of its own.",
-            errno.EPERM: "It may be the default subvolume: see `btrfs subvolume get-default`.",
-            errno.ENOTEMPTY: "It holds further subvolumes: see `btrfs subvolume list`.",
-        }.get(e.errno or 0, "")
-        raise SlackwaterError(f"{what} failed: {e.strerror or e}.", data=data, hint=hint) from e
+def mounted() -> dict[str, str]:
+    """Superblock and UUID of every Btrfs mounted in our namespace."""
+    found: dict[str, str] = {}
+    for mount in mounts.read():
+        if mount.fstype == "btrfs" and mount.superblock not in found:
+            try:
+                fd = os.open(mount.target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:
+                continue  # hidden below another mount, or a file: another mount of the same will do
+            try:
+                found[mount.superblock] = btrfs.filesystem_of(fd)
+            except OSError:
+                continue  # something else is mounted over it
+            finally:
+                os.close(fd)
+    return found
 
 
-@contextmanager
-def _root(top: int) -> Iterator[int | None]:
-    with _directory(ROOT, top) as fd:
-        if fd is not None:
-            found = os.fstat(fd)
-            if found.st_uid != 0 or stat.S_IMODE(found.st_mode) & 0o077:
-                raise RefusedError(
-                    f"{ROOT} at the top level of a Btrfs is not root's alone.",
-                    data="It was left as it is.",
-                    hint=f"See what lies in it, then chown root:root and chmod 0700 {ROOT}.",
-                )
-        yield fd
-
-
-@contextmanager
-def _directory(name: str, parent: int | None) -> Iterator[int | None]:
-    try:
-        fd = None if parent is None else os.open(name, _DIRECTORY, dir_fd=parent)
-    except FileNotFoundError:
-        fd = None
-    try:
-        yield fd
-    finally:
-        if fd is not None:
-            os.close(fd)
-
-
-def _make(name: str, parent: int | None) -> None:
-    try:
-        os.mkdir(name, 0o700, dir_fd=_there(parent))
-    except FileExistsError:
-        return
-
-
-def _remove(name: str, parent: int) -> None:
-    try:
-        os.rmdir(name, dir_fd=parent)
-    except FileNotFoundError:
-        return
-    except OSError as e:
-        if e.errno != errno.ENOTEMPTY or name != ROOT:  # other sessions' replicas stay
-            raise
-
-
-def _there(fd: int | None) -> int:
-    if fd is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), ROOT)
-    return fd
-
-
-def _tag(fd: int, name: str) -> str:
-    try:
-        return os.getxattr(fd, name).decode(errors="replace")
-    except OSError:
-        return ""
+def explained(what: str, data: str = "") -> AbstractContextManager[None]:
+    """See `_places.explained`."""
+    return _places.explained(what, data, _HINTS)

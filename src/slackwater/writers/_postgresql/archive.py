@@ -7,10 +7,9 @@ archived (`.ready`) and what was (`.done`).
 """
 
 import os
-import re
-import struct
 
-_SEGMENT = re.compile(r"[0-9A-F]{24}")
+from slackwater.writers._postgresql import segments
+from slackwater.writers._postgresql.directory import opened
 
 
 def mark_archived(wal: int, live_wal: str, timeline: int, segment_bytes: int) -> tuple[str, ...]:
@@ -26,8 +25,7 @@ def mark_archived(wal: int, live_wal: str, timeline: int, segment_bytes: int) ->
         timeline: the one that the clone recovers on.
         segment_bytes: the size of a log segment.
     """
-    status = os.open("archive_status", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=wal)
-    try:
+    with opened("archive_status", wal) as status:
         marked = []
         for name in sorted(os.listdir(status)):
             what = name.removesuffix(".ready")
@@ -44,8 +42,6 @@ def mark_archived(wal: int, live_wal: str, timeline: int, segment_bytes: int) ->
             marked.append(last)
         os.fsync(status)
         return tuple(marked)
-    finally:
-        os.close(status)
 
 
 def _was_archived(live_wal: str, name: str) -> bool:
@@ -61,24 +57,18 @@ def _last_segment(wal: int, timeline: int, segment_bytes: int) -> str:
     Names prove nothing, since the engine keeps old segments under future names: the first page's header says where it
     belongs (XLogPageHeaderData of xlog_internal.h). A full one is left to the archive: the next may begin behind it.
     """
-    names = (name for name in os.listdir(wal) if _SEGMENT.fullmatch(name) and int(name[:8], 16) == timeline)
-    begun = [name for name in names if _page_address(wal, name, 0) == _start(name, segment_bytes)]
+    names = (name for name in os.listdir(wal) if segments.NAME.fullmatch(name) and int(name[:8], 16) == timeline)
+    begun = [name for name in names if _page_address(wal, name, 0) == segments.start_of(name, segment_bytes)]
     if not begun:
         return ""
     last = max(begun)
     last_page = segment_bytes - 8192
-    full = _page_address(wal, last, last_page) == _start(last, segment_bytes) + last_page
+    full = _page_address(wal, last, last_page) == segments.start_of(last, segment_bytes) + last_page
     return "" if full else last
 
 
-def _start(name: str, segment_bytes: int) -> int:
-    return (int(name[8:16], 16) << 32) + int(name[16:24], 16) * segment_bytes
-
-
 def _page_address(wal: int, name: str, offset: int) -> int:
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=wal)
-    try:
-        header = os.pread(fd, 16, offset)
-    finally:
-        os.close(fd)
-    return struct.unpack_from("=Q", header, 8)[0] if len(header) == 16 else -1
+    """Where the page at an offset says that it belongs; -1 where there is none."""
+    with segments.opened(wal, name) as fd:
+        header = segments.header_at(fd, offset)
+    return header.address if header else -1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from slackwater.errors import RightsError, SlackwaterError
 from slackwater.model.component import Credentials
 from slackwater.model.facts import Finding, Severity
+from slackwater.writers._postgresql.bridge import is_our_slot
 from slackwater.writers._postgresql.connect import PATIENCE_S, Door, connected
 
 if TYPE_CHECKING:
@@ -23,6 +24,12 @@ SETTINGS = (
     "max_locks_per_transaction",
 )  # fmt: skip
 _NAMED = 20
+_STANDBYS = (
+    "select application_name || ' at ' || coalesce(host(client_addr), 'a socket') from pg_stat_replication"
+    " where state <> 'backup' order by 1"
+)
+_SYNCHRONOUS = "select (count(*) > 0)::text from pg_stat_replication where sync_state in ('sync', 'quorum')"
+_SLOTS = "select slot_name || ' (' || slot_type || ')' from pg_replication_slots where not temporary order by 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,14 @@ class Answers:
     lossy: tuple[str, ...]
     """Where synchronous_commit is off: `the server`, `database shop`, `role batch`."""
     databases: tuple[str, ...]
+    unbridged: str
+    """Why the copies of its files cannot be bridged by its log; empty when they can."""
+    standbys: tuple[str, ...] = ()
+    """Who follows its log now: `name at address`."""
+    synchronous: bool = False
+    """Whether commits wait for one of them."""
+    slots: tuple[str, ...] = ()
+    """Its lasting replication slots that are not ours: `name (physical)`."""
 
 
 def ask(door: Door, credentials: Credentials) -> Answers:
@@ -57,6 +72,10 @@ def ask(door: Door, credentials: Credentials) -> Answers:
             timeline=timeline,
             lossy=_lossy(connection, settings),
             databases=_column(connection, "select datname from pg_database where datallowconn order by 1"),
+            unbridged=_unbridged(connection),
+            standbys=_column(connection, _STANDBYS),
+            synchronous=_row(connection, _SYNCHRONOUS)[0] == "true",
+            slots=tuple(each for each in _column(connection, _SLOTS) if not is_our_slot(each.split(" ")[0])),
         )
 
 
@@ -110,6 +129,24 @@ def _standing(connection: "Connection") -> tuple[bool, int | None]:
         return True, None
     (name,) = _row(connection, "select pg_walfile_name(pg_current_wal_lsn())")
     return False, int(str(name)[:8], 16)
+
+
+def _unbridged(connection: "Connection") -> str:
+    """What a log bridge lacks: it takes a slot that keeps the log, and the two functions that mark a backup in it."""
+    level, free, replicates, marks = connection.execute(
+        "select current_setting('wal_level'),"
+        " current_setting('max_replication_slots')::int - (select count(*) from pg_replication_slots),"
+        " (select rolsuper or rolreplication from pg_roles where rolname = current_user),"
+        " has_function_privilege('pg_backup_start(text, boolean)', 'execute')"
+        " and has_function_privilege('pg_backup_stop(boolean)', 'execute')"
+    ).fetchall()[0]
+    reasons = {
+        "wal_level is minimal": level == "minimal",
+        "no replication slot is free (max_replication_slots)": int(free) <= 0,
+        "the database role lacks the attribute REPLICATION": not replicates,
+        "the database role may not execute pg_backup_start and pg_backup_stop": not marks,
+    }
+    return "; ".join(reason for reason, true in reasons.items() if true)
 
 
 def _lossy(connection: "Connection", settings: Mapping[str, str]) -> tuple[str, ...]:

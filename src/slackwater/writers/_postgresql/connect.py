@@ -67,19 +67,28 @@ def connected(
     watch.daemon = True
     watch.start()
     try:
-        yield connection
+        with explained(door, deadline_s, cut):
+            yield connection
+    finally:
+        watch.cancel()
+        watch.join()
+        stream.close()
+        connection.close()
+
+
+@contextlib.contextmanager
+def explained(door: Door, deadline_s: float, cut: threading.Event | None = None) -> Iterator[None]:
+    """Turn what the server or its client library says inside the context into an error for people; see `connected`."""
+    psycopg = _psycopg()
+    try:
+        yield
     except psycopg.errors.InsufficientPrivilege as e:
         raise RightsError(
             f"The database role may not do what is needed: {_first_line(e)}.",
             data="Nothing was changed.", hint=_ROLE_HINT, code="no-right",
         ) from e  # fmt: skip
     except psycopg.Error as e:
-        raise _not_answering(door, deadline_s) if cut.is_set() else _failed(door, e) from e
-    finally:
-        watch.cancel()
-        watch.join()
-        stream.close()
-        connection.close()
+        raise _not_answering(door, deadline_s) if cut and cut.is_set() else _failed(door, e) from e
 
 
 def _connect(
@@ -94,7 +103,8 @@ def _connect(
         "client_encoding": "utf8",
         "gssencmode": "disable",
         # A database's owner can put functions into its public schema: nothing of theirs is called in our name.
-        "options": f"-c search_path=pg_catalog -c statement_timeout={int(deadline_s * 1000)}",
+        # A connection that waits for us between two questions is not idle.
+        "options": f"-c search_path=pg_catalog -c statement_timeout={int(deadline_s * 1000)} -c idle_session_timeout=0",
         **login(credentials, door.uid),
     }
     began_s = time.monotonic()
@@ -181,7 +191,7 @@ def refusal(said: str, door: Door) -> SlackwaterError:
     if any(word in said for word in _NOT_NOW):
         return SlackwaterError(
             f"{where[0].upper()}{where[1:]} lets nobody in now: {last}.", data="Nothing was changed.",
-            hint="Wait until it has started or stopped.", code="starting",
+            hint="Wait until it has started or stopped.", code="starting", retryable=True,
         )  # fmt: skip
     return RightsError(
         f"{where[0].upper()}{where[1:]} does not let us in: {last}.", data="Nothing was changed.",
@@ -195,6 +205,7 @@ def _not_answering(door: Door, deadline_s: float) -> SlackwaterError:
         data="Nothing was changed.",
         hint="It may be stopped, frozen, or out of connections; look at its log.",
         code="not-answering",
+        retryable=True,
     )
 
 

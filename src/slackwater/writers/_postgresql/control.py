@@ -133,6 +133,8 @@ def stop(control: Control) -> None:
         if until(lambda: not servers_on(control.data_directory), patience_s if not _orphaned(control) else 1.0):
             break
     left = servers_on(control.data_directory)
+    # The kernel gives the memory of a process that ends back some moments after the process is out of sight.
+    until(lambda: not any(_attached(each, control.uid) for each in segments), 1.0 if left else KILL_S)
     attached = [each for each in segments if _attached(each, control.uid)]
     if left or attached:
         what = f"processes {sorted(left)}" if left else f"shared memory {attached[0]}"
@@ -147,13 +149,17 @@ def stop(control: Control) -> None:
 def start(control: Control) -> Facts:
     """Start the server and wait until it accepts connections; one that recovers longer is left to go on.
 
-    Runs already on this data directory: that one is waited for. pg_ctlcluster is not: it ends seconds after its server
-    is up, and for all that time the application would be down for nothing.
+    Runs already on this data directory: that one is waited for. One that is being stopped, by a session that was killed
+    meanwhile, is first brought to its end. systemd is always asked: a stop in its queue is not yet seen on the server,
+    and gives way to a start (systemctl(1), --job-mode). pg_ctlcluster is not waited for: it ends seconds after its
+    server is up, and for all that time the application would be down for nothing.
 
     Raises:
         SlackwaterError: it did not start, or ended again.
     """
-    launch = _Launch(control) if running(control) is None else None
+    if (ending := running(control)) and ending.lock.status == "stopping":
+        stop(control)
+    launch = _Launch(control) if control.control == SYSTEMD or running(control) is None else None
     if launch:
         launch.start()
     until(lambda: _accepts(control) or (running(control) is None and not (launch and launch.is_alive())), START_S)
@@ -209,9 +215,9 @@ def _launch(control: Control) -> Finished:
     if control.control == PG_CTLCLUSTER:
         command: tuple[str, ...] = ("pg_ctlcluster", control.major, control.cluster, "start")
     else:
-        command = (*services.own_scope(), *_as_owner(control), *_pg_ctl(control))
+        command = (*services.own_scope(), *as_owner(control), *_pg_ctl(control))
     # The server outlives us: it has a session of its own (pg_ctl makes one), and none of our pipes.
-    return run(*command, timeout_s=START_S + 30, check=False, fold_output=True)
+    return run(*command, timeout_s=START_S + 30, check=False, fold_output=True, own_session=True)
 
 
 def _pg_ctl(control: Control) -> tuple[str, ...]:
@@ -221,7 +227,7 @@ def _pg_ctl(control: Control) -> tuple[str, ...]:
     return (program, "start", "-D", control.start_directory, "-l", log_file, "-w", "-t", str(int(START_S)), *options)
 
 
-def _as_owner(control: Control) -> tuple[str, ...]:
+def as_owner(control: Control) -> tuple[str, ...]:
     """The words before a command that run it as the server's owner, with that user's groups and a clean environment."""
     if os.geteuid() == control.uid:
         return ()
@@ -296,7 +302,7 @@ def _did_not_start(control: Control, complaint: str) -> SlackwaterError:
     words = last_words(control.log_file or os.path.join(control.data_directory, "slackwater-start.log"))
     reason = words or complaint[-400:] or "its log says nothing"
     return SlackwaterError(
-        f"PostgreSQL {control.caption} did not start: {reason}",
+        f"PostgreSQL {control.caption} did not start: {reason.rstrip('.')}.",
         data="Its files are where they were.",
         hint=f"Look at {control.log_file or 'its log'}.",
         code="not-started",

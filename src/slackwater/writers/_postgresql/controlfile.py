@@ -11,8 +11,10 @@ import struct
 from dataclasses import dataclass
 
 from slackwater.errors import SlackwaterError
+from slackwater.writers._postgresql.checksum import crc32c
 
-_KNOWN = {1300, 1700, 1800}
+#: Control versions, and where each has its checksum: CRC-32C of all bytes before it.
+_CHECKSUMS = {1300: 288, 1700: 288, 1800: 292}
 _WAL_LEVELS = {0: "minimal", 1: "replica", 2: "logical"}
 #: DBState of pg_control.h.
 _SHUT_DOWN = 1
@@ -26,10 +28,14 @@ class ControlFile:
     shut_down: bool
     """False for the image of a running, or a crashed, server."""
     checkpoint_lsn: str
+    redo_lsn: str
+    """Where a recovery without a backup label begins to read."""
     timeline: int
     """The one that recovery starts on: of the last checkpoint, or of a promotion that had no checkpoint yet."""
     wal_level: str
     segment_bytes: int
+    intact: bool
+    """Whether its checksum is right; the engine starts on no other."""
 
 
 def read_control_file(directory: str | int) -> ControlFile:
@@ -50,24 +56,28 @@ def read_control_file(directory: str | int) -> ControlFile:
 
 def parse(image: bytes, name: str) -> ControlFile:
     """Understand the bytes of a control file; `name` is for the error."""
-    if len(image) < 232 or struct.unpack_from("=I", image, 8)[0] not in _KNOWN:
+    version = struct.unpack_from("=I", image, 8)[0] if len(image) >= 296 else 0
+    if version not in _CHECKSUMS:
         raise SlackwaterError(
             f"global/pg_control of {name} is not a control file of PostgreSQL 15 to 18.",
             data="Nothing was changed.",
             hint="It may be damaged: recover from another replica.",
             code="control-file",
         )
-    system, checkpoint = (struct.unpack_from("=Q", image, at)[0] for at in (0, 32))
+    system, checkpoint, redo = (struct.unpack_from("=Q", image, at)[0] for at in (0, 32, 40))
     state, checkpoint_timeline, minimum_timeline, level, segment_bytes = (
         struct.unpack_from("=I", image, at)[0] for at in (16, 48, 144, 172, 228)
     )
+    checksum = _CHECKSUMS[version]
     return ControlFile(
         system_identifier=str(system),
         shut_down=state == _SHUT_DOWN,
         checkpoint_lsn=format_lsn(checkpoint),
+        redo_lsn=format_lsn(redo),
         timeline=max(checkpoint_timeline, minimum_timeline),
         wal_level=_WAL_LEVELS.get(level, str(level)),
         segment_bytes=segment_bytes,
+        intact=crc32c(image[:checksum]) == struct.unpack_from("=I", image, checksum)[0],
     )
 
 

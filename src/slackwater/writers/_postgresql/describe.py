@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from slackwater.errors import SlackwaterError
 from slackwater.model.component import Component, ComponentRef, Credentials
 from slackwater.model.facts import Fact, Finding, Severity
+from slackwater.model.hold import Hold
 from slackwater.writers._postgresql import debian, files
 from slackwater.writers._postgresql.ask import Answers, ask, unlogged
 from slackwater.writers._postgresql.confirm import door_of
@@ -15,7 +16,7 @@ from slackwater.writers._postgresql.connect import PATIENCE_S
 from slackwater.writers._postgresql.control import OWNER, PG_CTLCLUSTER, facts_of_control
 from slackwater.writers._postgresql.controlfile import read_control_file
 from slackwater.writers._postgresql.find import Postmaster, option
-from slackwater.writers._postgresql.managed import manager_of
+from slackwater.writers._postgresql.managed import HOW, manager_of, paused
 
 _TROUBLES = {
     "in-container": (
@@ -55,7 +56,7 @@ def running(server: Postmaster, credentials: Credentials) -> Component:
     except SlackwaterError as e:
         refused = Finding(e.reason, Severity.REFUSAL, e.sentence, e.hint)
         return _component(ref, server, facts, (refused, *_managed(facts, server.data_directory, server.pid)))
-    facts |= _facts_of(answers, server)
+    facts |= {**_facts_of(answers, server), **_followed(answers)}
     findings = (*_findings(server, answers), *lost, *_managed(facts, server.data_directory, server.pid))
     return _component(ref, server, facts, findings, answers)
 
@@ -114,6 +115,8 @@ def _component(
         running=True,
         files=files.file_sets(server.data_directory),
         survives_power_cut={settings.get("fsync"), settings.get("full_page_writes")} == {"on"},
+        offers=(Hold.LOG_BRIDGE,) if answers and not answers.standby and not answers.unbridged else (),
+        can_stop=answers is not None and not answers.standby and not facts.get("managed_by"),
         main_pid=server.pid,
         configuration=files.configuration(server.data_directory, answers.configuration if answers else ()),
         facts=dict(facts),
@@ -136,10 +139,18 @@ def _facts_of(answers: Answers, server: Postmaster) -> dict[str, Fact]:
     }
 
 
+def _followed(answers: Answers) -> dict[str, Fact]:
+    """Who follows its log, for the findings of a recovery."""
+    standbys = "; ".join(answers.standbys)
+    return {"standbys": standbys, "slots": ", ".join(answers.slots), "synchronous": answers.synchronous}
+
+
 def _findings(server: Postmaster, answers: Answers) -> tuple[Finding, ...]:
     found = list(_missing(server.data_directory))
     if answers.standby:
         found.append(_standby())
+    elif answers.unbridged:
+        found.append(_unbridged(answers.unbridged))
     if not _runs_in(server, answers.settings["data_directory"]):
         found.append(Finding(
             "moved", Severity.REFUSAL,
@@ -167,6 +178,14 @@ def _unsafe(name: str) -> Finding:
     )  # fmt: skip
 
 
+def _unbridged(why: str) -> Finding:
+    return Finding(
+        "no-log-bridge", Severity.NOTE,
+        f"Files on several volumes cannot be bridged by its log: {why}. Its processes are frozen instead.",
+        "docs/how-to/postgresql-volumes.md lists what a log bridge needs.",
+    )  # fmt: skip
+
+
 def _standby() -> Finding:
     return Finding(
         "standby", Severity.REFUSAL,
@@ -186,11 +205,11 @@ def _managed(facts: dict[str, Fact], directory: str, pid: int | None) -> tuple[F
     manager = manager_of(directory, pid)
     if not manager:
         return ()
-    facts["managed_by"] = manager
+    facts |= {"managed_by": manager, "manager_paused": paused(manager, directory), "managed_how": HOW[manager]}
     return (Finding(
         "managed", Severity.WARNING,
         f"{manager} manages this server: it can be backed up, and must be paused before it is recovered.",
-        f"Pause {manager} before a recovery.",
+        HOW[manager],
     ),)  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from slackwater.system import namespaces
 from slackwater.system.processes import descendants, stat_of
 
 _DELETED = " (deleted)"
@@ -45,9 +46,17 @@ class Postmaster:
 
 
 def postmasters() -> list[Postmaster]:
-    """Find every server of this host, those in other mount namespaces too."""
-    found = (_postmaster(pid) for pid in _pids())
-    return sorted((each for each in found if each), key=lambda each: each.data_directory)
+    """Find every server of this host, those in other mount namespaces too, but for those on clones of ours."""
+    found = [each for pid in _pids() if (each := _postmaster(pid))]
+    own = (each for each in found if each.trouble != "in-container" or not namespaces.enclosed(each.pid))
+    return sorted(own, key=lambda each: each.data_directory)
+
+
+def postmaster_enclosed(mark: str) -> Postmaster | None:
+    """Find the server that runs in an enclosure, numbered as this host numbers it, if one does."""
+    keeper = namespaces.keeper_of(mark)
+    found = (_postmaster(pid) for pid in sorted(descendants(keeper)) if pid != keeper) if keeper else ()
+    return next((each for each in found if each), None)
 
 
 def postmaster_on(data_directory: str) -> Postmaster | None:
@@ -98,7 +107,7 @@ def pid_file_of(directory: str) -> PidFile | None:
 
 def option(arguments: tuple[str, ...], name: str) -> str:
     """The value of a setting given on a server's command line, as `-c name=value` or `--name=value`; else empty."""
-    for here, there in zip(arguments, (*arguments[1:], ""), strict=True):
+    for here, there in zip(arguments, (*arguments[1:], ""), strict=False):  # a process may have no arguments at all
         setting = there if here == "-c" else here.removeprefix("--") if here.startswith("--") else here[2:]
         if here.startswith(("-c", "--")):
             key, _, value = setting.partition("=")
@@ -164,7 +173,9 @@ def _works_in(pid: int, data_directory: str) -> bool:
 
 def _is_child(pid: int) -> bool:
     stat = stat_of(pid)
-    return stat is not None and os.path.basename(_program(stat.parent)) == "postgres"
+    if stat is None:  # a backend that has ended since it was seen would be taken for a server without a lock file
+        raise ProcessLookupError(pid)
+    return os.path.basename(_program(stat.parent)) == "postgres"
 
 
 def _same_mounts(pid: int) -> bool:

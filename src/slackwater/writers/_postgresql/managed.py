@@ -6,11 +6,25 @@ must not be recovered behind its back.
 """
 
 import contextlib
+import json
 import os
+import re
 
 from slackwater.system.processes import ancestors, command_of
 
 _PACEMAKER_CIB = "/var/lib/pacemaker/cib/cib.xml"
+#: What Patroni keeps of its cluster's settings in the data directory; `patronictl pause` sets one of them.
+_PATRONI_CACHE = "patroni.dynamic.json"
+_MAINTENANCE = re.compile(r'<nvpair [^>]*name="maintenance-mode"[^>]*>')
+
+#: What to do around a recovery, for each manager.
+HOW = {
+    "Patroni": "patronictl pause --wait; afterwards patronictl reinit each standby, then patronictl resume. Where"
+    f" Patroni is not used any more, remove {_PATRONI_CACHE} from the data directory.",
+    "repmgr": "Stop repmgrd on every node; afterwards repmgr standby clone --force each standby, then start repmgrd.",
+    "Pacemaker": "pcs property set maintenance-mode=true; afterwards make each standby anew, pcs resource cleanup, then"
+    " maintenance-mode=false.",
+}
 
 
 def manager_of(data_directory: str, pid: int | None) -> str:
@@ -21,13 +35,28 @@ def manager_of(data_directory: str, pid: int | None) -> str:
         pid: the postmaster, or None when it is stopped.
     """
     parents = ancestors(pid) - {pid} if pid else frozenset()
-    if any(_is_patroni(each) for each in parents) or os.path.exists(f"{data_directory}/patroni.dynamic.json"):
+    if any(_is_patroni(each) for each in parents) or os.path.exists(f"{data_directory}/{_PATRONI_CACHE}"):
         return "Patroni"
     if any(_mentions(path, data_directory) for path in _repmgr_files()):
         return "repmgr"
     if _named("pacemakerd") and _mentions(_PACEMAKER_CIB, "pgsql"):
         return "Pacemaker"
     return ""
+
+
+def paused(manager: str, data_directory: str) -> bool:
+    """Whether a manager says that it starts, stops and promotes nothing now. A pause of repmgr's cannot be seen."""
+    if manager == "Patroni":
+        with (
+            contextlib.suppress(OSError, ValueError, RecursionError),
+            open(f"{data_directory}/{_PATRONI_CACHE}", encoding="utf-8") as f,
+        ):
+            found = json.load(f)
+            return isinstance(found, dict) and found.get("pause") is True
+    if manager == "Pacemaker":
+        with contextlib.suppress(OSError), open(_PACEMAKER_CIB, encoding="utf-8", errors="replace") as f:
+            return any('value="true"' in pair for pair in _MAINTENANCE.findall(f.read()))
+    return False
 
 
 def _is_patroni(pid: int) -> bool:

@@ -11,26 +11,31 @@ import contextlib
 import os
 import re
 import shutil
-import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from slackwater.errors import RefusedError, SlackwaterError
 from slackwater.model.component import Component, FileRole
 from slackwater.model.facts import Facts
-from slackwater.system.credentials import as_user
+from slackwater.writers._postgresql import bridge, pending
 from slackwater.writers._postgresql.archive import mark_archived
-from slackwater.writers._postgresql.autoconf import HISTORIES, with_recovery, without_recovery
+from slackwater.writers._postgresql.autoconf import HISTORIES, LOG, TARGET, TO_REPLICA, with_recovery, without_recovery
 from slackwater.writers._postgresql.controlfile import ControlFile, parse_lsn, read_control_file
+from slackwater.writers._postgresql.directory import opened, opened_wal, read, remove_tree, replace, told
 
-_AUTO_CONF = "postgresql.auto.conf"
+AUTO_CONF = "postgresql.auto.conf"
 _SIGNAL = "recovery.signal"
+_LABEL, _MAP = "backup_label", "tablespace_map"
+#: What the engine makes of them when it has read them.
+_READ = (f"{_LABEL}.old", f"{_MAP}.old")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 #: Whatever carries a timeline in its name: segments, whole or partial, and histories.
 _ON_TIMELINE = re.compile(r"([0-9A-F]{8})(?:[0-9A-F]{16}(?:\.partial)?|\.history)")
 
 
-def rewrite(component: Component, trees: Mapping[str, str], known: Sequence[Facts]) -> Facts:
+def rewrite(component: Component, trees: Mapping[str, str], expected: Facts, known: Sequence[Facts]) -> Facts:
     """Rewrite the clone reachable at `trees`; see the contract.
+
+    A clone of a bridged replica gets its label (`backup_label` of `expected`), from which its recovery has to begin.
 
     Returns: `timeline` (the number the server will take), `timeline_exact` (false when the administrator's own
         restore command may know of further ones), `timeline_switch`, `slots_removed`; `why` when it does not switch.
@@ -39,13 +44,14 @@ def rewrite(component: Component, trees: Mapping[str, str], known: Sequence[Fact
         RefusedError: the clone is not this component's, or its pg_wal leads out of it.
     """
     places = {each.via: each for each in component.files}
-    with _told(f"The clone of {component.ref} cannot be made ready"), _opened(trees[places[""].path]) as data:
+    with told(f"The clone of {component.ref} cannot be made ready"), opened(trees[places[""].path]) as data:
         image = read_control_file(data)
         _check_identity(component, image)
-        with _opened_wal(data, trees, places["pg_wal"].path if "pg_wal" in places else "") as wal:
-            slots = _clear(data)
+        with opened_wal(data, trees, places["pg_wal"].path if "pg_wal" in places else "") as wal:
+            configured = without_recovery(read(data, AUTO_CONF), target_of(data))
+            slots = _clear(data, keeps_log=image.wal_level != "minimal")
             if image.wal_level == "minimal":
-                _replace(data, _AUTO_CONF, without_recovery(_text(data, _AUTO_CONF)))
+                replace(data, AUTO_CONF, configured)
                 return {
                     "timeline": image.timeline,
                     "timeline_switch": False,
@@ -56,9 +62,11 @@ def rewrite(component: Component, trees: Mapping[str, str], known: Sequence[Fact
             highest = max(image.timeline, *_timelines(os.listdir(wal)), *_taken(component, known, image))
             _lay_histories(data, range(image.timeline + 1, highest + 1))
             theirs = str(component.facts.get("restore_command") or "")
-            _replace(data, _AUTO_CONF, with_recovery(_text(data, _AUTO_CONF), theirs))
+            replace(data, AUTO_CONF, with_recovery(configured, theirs))
             marked = mark_archived(wal, live, image.timeline, image.segment_bytes)
-            _replace(data, _SIGNAL, "")
+            if label := str(expected.get("backup_label") or ""):
+                _lay_label(data, label)
+            replace(data, _SIGNAL, "")
             os.fsync(wal)
         os.fsync(data)
     return {
@@ -70,21 +78,36 @@ def rewrite(component: Component, trees: Mapping[str, str], known: Sequence[Fact
     }
 
 
+def target_of(data: int) -> tuple[str, ...]:
+    """The lines that say where the recovery of a data directory ends."""
+    with contextlib.suppress(FileNotFoundError), opened(HISTORIES, data) as histories:
+        return tuple(read(histories, TARGET).splitlines()) or TO_REPLICA
+    return TO_REPLICA
+
+
 def recovering(data_directory: str) -> bool:
     """Whether a recovery that was prepared here is not yet over: the engine removes its signal file at the end."""
     return os.path.lexists(f"{data_directory}/{_SIGNAL}")
 
 
 def settle(data_directory: str) -> None:
-    """Remove our lines and our directory from a data directory that has recovered. Removed already: nothing."""
-    with _told(f"The recovery settings cannot be removed from {data_directory}"), _opened(data_directory) as data:
+    """Remove our lines, our directory and our label from a data directory that has recovered. Removed: nothing.
+
+    What was laid in it and is not archived goes to the server's own log before, so that it is.
+    """
+    with told(f"The recovery settings cannot be removed from {data_directory}"), opened(data_directory) as data:
+        target = target_of(data)
         for _ in range(10):
-            text = _text(data, _AUTO_CONF)
-            bare = without_recovery(text)
+            text = read(data, AUTO_CONF)
+            bare = without_recovery(text, target)
             # ALTER SYSTEM may write the same file meanwhile: what was read must be what is replaced.
-            if bare == text or _replace(data, _AUTO_CONF, bare, if_still=text):
+            if bare == text or replace(data, AUTO_CONF, bare, if_still=text):
                 break
-        _remove_tree(data, HISTORIES)
+        pending.publish(data)
+        for name in (LOG, HISTORIES):
+            remove_tree(data, name)
+        if bridge.is_ours(read(data, _READ[0])):
+            remove_tree(data, _READ[0])
         os.fsync(data)
 
 
@@ -100,21 +123,27 @@ def _check_identity(component: Component, image: ControlFile) -> None:
         )
 
 
-def _clear(data: int) -> str:
-    """Remove what a copy must not start with; returns the names of the replication slots that were in it."""
+def _clear(data: int, *, keeps_log: bool) -> str:
+    """Remove what a copy must not start with; returns the names of the replication slots that were in it.
+
+    The slots by which we keep the log stay: what was written since the replica before is in this log, too. An engine
+    with wal_level = minimal does not start with any.
+    """
     for name in ("postmaster.pid", "standby.signal", _SIGNAL):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=data)
-    _remove_tree(data, HISTORIES)
+    for name in (LOG, HISTORIES):
+        remove_tree(data, name)
     slots = os.open("pg_replslot", _DIRECTORY | os.O_NOFOLLOW, dir_fd=data)
     try:
         names = sorted(os.listdir(slots))
         for name in names:
-            shutil.rmtree(name, dir_fd=slots)
+            if not (keeps_log and bridge.keeps_log(name)):
+                shutil.rmtree(name, dir_fd=slots)
         os.fsync(slots)
     finally:
         os.close(slots)
-    return " ".join(names)
+    return " ".join(name for name in names if not bridge.is_our_slot(name))
 
 
 def _taken(component: Component, known: Sequence[Facts], image: ControlFile) -> set[int]:
@@ -157,83 +186,19 @@ def _live_wal(component: Component, image: ControlFile) -> str:
 def _lay_histories(data: int, numbers: range) -> None:
     owner = os.fstat(data)
     os.mkdir(HISTORIES, 0o700, dir_fd=data)
-    with _opened(HISTORIES, data) as histories:
+    with opened(HISTORIES, data) as histories:
         os.fchown(histories, owner.st_uid, owner.st_gid)
         for number in numbers:
-            _replace(histories, f"{number:08X}.history", "# This timeline is taken; slackwater keeps its number.\n")
+            replace(histories, f"{number:08X}.history", "# This timeline is taken; slackwater keeps its number.\n")
         os.fsync(histories)
 
 
-@contextlib.contextmanager
-def _opened(path: str, within: int | None = None) -> Iterator[int]:
-    """A directory by descriptor; one below another is not reached through a link."""
-    flags = _DIRECTORY if within is None else _DIRECTORY | os.O_NOFOLLOW
-    fd = os.open(path, flags, dir_fd=within)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+def _lay_label(data: int, label: str) -> None:
+    """Put a bridge's label where the engine finds it.
 
-
-@contextlib.contextmanager
-def _opened_wal(data: int, trees: Mapping[str, str], separate: str) -> Iterator[int]:
-    try:
-        opened = _opened(trees[separate]) if separate else _opened("pg_wal", data)
-        with opened as wal:
-            yield wal
-    except NotADirectoryError as e:
-        raise RefusedError(
-            "pg_wal of the clone leads out of it, and the replica holds no log of its own.",
-            data="Nothing was changed.", hint="Take another replica.", code="log-outside",
-        ) from e  # fmt: skip
-
-
-def _text(directory: int, name: str) -> str:
-    """Read a small file with its owner's rights: a link of theirs must not make us read what they may not."""
-    owner = os.fstat(directory)
-    try:
-        with as_user(owner.st_uid, owner.st_gid):
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
-    except FileNotFoundError:
-        return ""
-    with open(fd, encoding="utf-8", errors="surrogateescape") as f:
-        return f.read()
-
-
-def _replace(directory: int, name: str, text: str, *, if_still: str | None = None) -> bool:
-    """Write a file anew under its name, owned like its directory, in one rename; False when it changed meanwhile."""
-    owner = os.fstat(directory)
-    new = f"{name}.slackwater"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(new, dir_fd=directory)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(new, flags, 0o600, dir_fd=directory)
-    with open(fd, "w", encoding="utf-8", errors="surrogateescape") as f:
-        os.fchown(fd, owner.st_uid, owner.st_gid)
-        f.write(text)
-        f.flush()
-        os.fsync(fd)
-    if if_still is not None and _text(directory, name) != if_still:
-        os.unlink(new, dir_fd=directory)
-        return False
-    os.replace(new, name, src_dir_fd=directory, dst_dir_fd=directory)
-    return True
-
-
-def _remove_tree(directory: int, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-            shutil.rmtree(name, dir_fd=directory)
-        else:
-            os.unlink(name, dir_fd=directory)
-
-
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Turn what the kernel refuses (no room, read-only, an input or output error) into an error for people."""
-    try:
-        yield
-    except OSError as e:
-        raise SlackwaterError(
-            f"{what}: {e.strerror}.", hint="See whether there is room and the filesystem is writable.", code="files"
-        ) from e
+    No map of tablespaces is laid beside it: the clone has its links, and from a map the engine would make them anew,
+    wherever it leads to.
+    """
+    for name in (_MAP, *_READ):
+        remove_tree(data, name)
+    replace(data, _LABEL, label)

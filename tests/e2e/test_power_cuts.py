@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The power is cut in the middle of sessions and right after they said that they are done, on both filesystems."""
+
+import random
+
+import pytest
+
+from tests.e2e.power_cuts import FILESYSTEMS, Cell, play, write
+from tests.e2e.power_moments import done, effect, rotating, told
+from tests.e2e.power_support import NAME, power
+
+pytestmark = [pytest.mark.root, pytest.mark.postgresql, pytest.mark.uml, pytest.mark.timeout(1500)]
+
+SEED = random.randrange(1 << 32)
+CELLS = {
+    "btrfs": [
+        Cell("rotation", rotating()),
+        Cell("roll-forward", effect("btrfs.exchange", "done")),
+        Cell("undo", told("start")),
+    ],
+    "xfs": [
+        Cell("backup", effect("reflink.snapshot", "intent")), Cell("recovery", done()),
+    ],
+}  # fmt: skip
+
+
+SEEN: list[dict[str, str]] = []
+
+
+@pytest.mark.parametrize("filesystem", FILESYSTEMS)
+def test_what_was_said_before_the_power_went_is_so(filesystem: str) -> None:
+    rng = random.Random(SEED)
+    print(f"seed {SEED}")
+    with power(filesystem, hold=FILESYSTEMS[filesystem]) as machine:
+        seen = list(play(machine, CELLS[filesystem], rng))
+    assert [each["session"] for each in seen] == [each.session for each in CELLS[filesystem]]
+    SEEN.extend(seen)
+    write(SEEN, SEED)
+
+
+def test_a_replica_whose_document_is_not_on_the_disk_is_seen() -> None:
+    """The twin: it said that it was done, and what lies beside the copies did not come through the cut."""
+    with power("btrfs") as machine:
+        machine.boot()
+        assert machine.now.ask("start") == ""
+        machine.go()
+        machine.load.pause()
+        cut = machine.strike("backup", ("backup", NAME), done())
+        assert cut.told.done is not None
+        machine.sabotage = "no_document"
+        with pytest.raises(AssertionError, match="no readable document"):
+            machine.check(cut, database_first=True, look_into=False)
