@@ -31,8 +31,10 @@ system: ## Debian packages of the demo and the tests: PostgreSQL, Btrfs, user-mo
 demo: venv system ## a busy database, a backup, a disaster, a recovery, and its undo (root)
 	@$(VENV)/bin/slackwater demo
 
-test: venv system ## all tests; what cannot run here is skipped and listed, or fails where CI=true
-	@$(VENV)/bin/pytest --tx '$(WORKERS)*popen//python=tests/isolated' --dist loadfile --no-loadscope-reorder
+test: venv system ## all tests; what cannot run here is skipped and listed, or fails where CI=true; SEED=
+	@export SLACKWATER_SEED=$${SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; echo "SEED=$$SLACKWATER_SEED"; \
+	$(VENV)/bin/pytest --tx '$(WORKERS)*popen//python=tests/isolated' --dist loadfile --no-loadscope-reorder \
+		|| $(VENV)/bin/python tests/second_look.py $$?
 
 chaos: venv system ## faults at random moments, MINUTES=60 of them, until something is not as it must be; SEED= (root)
 	@tests/isolated -m tests.matrix.chaos --minutes $(MINUTES) --seed '$(SEED)'

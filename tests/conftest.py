@@ -60,7 +60,9 @@ def complaints(*, ran: Counter[str], skipped: dict[str, str], whole: bool) -> li
 
 def _found(config: pytest.Config) -> list[str]:
     options = config.option
-    whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS and not (options.keyword or options.markexpr)
+    whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS and not (
+        options.keyword or options.markexpr or options.lf
+    )
     return complaints(ran=_ran, skipped=_skipped, whole=whole and not options.collectonly)
 
 

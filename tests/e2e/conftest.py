@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What end-to-end tests need of the machine; the same rules as for the tests of single parts."""
 
-import random
 from collections.abc import Iterator
 
 import pytest
 
 from tests.matrix.record import Record, write
 from tests.platform.conftest import pytest_runtest_setup
+from tests.seeds import seed
 
 __all__ = ["pytest_runtest_setup"]
 
@@ -19,7 +19,7 @@ _RECORDS: dict[str, Record] = {}
 def record(request: pytest.FixtureRequest) -> Iterator[Record]:
     """What the file's tests have seen so far, with the seed of all that they draw; written after each of them."""
     name = request.module.RECORD
-    kept = _RECORDS.setdefault(name, Record(str(random.randrange(1 << 32))))
+    kept = _RECORDS.setdefault(name, Record(str(seed())))
     print(f"seed {kept.seed}")
     yield kept
     write(name, kept.document())

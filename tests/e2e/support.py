@@ -24,8 +24,10 @@ from tests.e2e.spawner import Command, Spawner
 NAME = "orders"
 COPIES = ("data", "log")
 """The volumes, and so the names of their copies."""
-GOES_ON_S = 2.0
+GOES_ON_S = 4.0
 """How long a busy database may be silent before it counts as standing still."""
+HOLD_S = 2.0
+"""How long a specification allows it to stand still."""
 GUESTS_STAY_S = 20.0
 """Tests of others, at the same time, may take copies of our mounts along into mount namespaces of theirs."""
 LOOK_S = 0.2
@@ -43,7 +45,7 @@ instance = "{instance}"
 keep = {keep}
 [options]
 freeze_timeout = "20s"
-hold_timeout = "1s"
+hold_timeout = "{hold_s:g}s"
 hold = "{hold}"
 """
 _DOCUMENTS = ("RECOVER.txt", "components.json")
@@ -93,7 +95,7 @@ class World:
 
     def specify(self, keep: int) -> None:
         """Write the specification."""
-        text = _SPECIFICATION.format(name=NAME, instance=self.cluster.name, keep=keep, hold=self.hold)
+        text = _SPECIFICATION.format(name=NAME, instance=self.cluster.name, keep=keep, hold=self.hold, hold_s=HOLD_S)
         with open(f"{self.lab.config_dir}/specs.d/{NAME}.toml", "w", encoding="utf-8") as f:
             f.write(text)
 

@@ -53,6 +53,11 @@ def beside(world: World) -> list[str]:
     return sorted(os.listdir(where)) if os.path.isdir(where) else []
 
 
+def newest(world: World) -> str:
+    """The newest replica; one that is made, where there is none."""
+    return fulls(world)[-1] if fulls(world) else world.back_up()
+
+
 def test_a_disk_that_is_not_mounted_is_refused(world: World) -> None:
     """And so is the filesystem of the set itself: neither would be a second disk."""
     for path, code in ((f"{world.lab.folder}/nothing", "target-not-mounted"), (world.disk.path, "target-same")):
@@ -110,6 +115,7 @@ def test_a_backup_killed_while_it_copies_leaves_nothing(world: World) -> None:
 
 def test_a_command_cut_off_in_the_middle_of_a_copy_leaves_nothing(world: World) -> None:
     """Asked to end while it copies, it ends at once; killed while it brings a copy back, it is mended."""
+    newest(world)
     before = fulls(world)
     session = world.spawn("backup", NAME)
     reach(session, "note", "Copying")
@@ -127,7 +133,7 @@ def test_a_command_cut_off_in_the_middle_of_a_copy_leaves_nothing(world: World) 
 
 def test_a_recovery_from_it_and_its_undo(world: World) -> None:
     """The switch is the one of every recovery."""
-    replica = world.newest()
+    replica = newest(world)
     undo = world.recover("--replica", replica)
     world.holds(world.moments[replica], "after the recovery")
     assert beside(world) == [undo], "what was brought back has gone"
@@ -139,7 +145,7 @@ def test_a_recovery_from_it_and_its_undo(world: World) -> None:
 
 def test_a_bit_that_a_disk_turned_is_found_before_anything_is_switched(world: World) -> None:
     """No time of any file tells of it; what the copy holds is compared on its way back."""
-    replica = world.newest()
+    replica = newest(world)
     turn_a_bit(world, replica)
     failed(world.spawner.spawn("recover", NAME, "--replica", replica, "--yes").answer(), 20, "replica-altered")
     assert beside(world) == []

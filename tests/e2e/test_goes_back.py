@@ -99,11 +99,15 @@ class World:
 
     def caught(self, phase: str) -> Command:
         """A recovery that stands still at the beginning of a phase."""
-        command = self.spawner.spawn(*LATEST, "--progress", "json")
-        reach(command, "phase", phase)
-        command.send(signal.SIGSTOP)
-        assert command.poll() is None
-        return command
+        for _ in range(20):
+            command = self.spawner.spawn(*LATEST, "--progress", "json")
+            reach(command, "phase", phase)
+            command.send(signal.SIGSTOP)
+            if command.poll() is None and not command.told("phase", "stop"):
+                return command
+            command.send(signal.SIGCONT)  # it had gone on to where it stops the server
+            obeyed(command.answer(120.0))
+        pytest.fail(f"no recovery was caught as it began to {phase}")
 
     def runs(self, session: str) -> bool:
         """Whether a session has not ended yet, by the catalog: as long as that says so it has the lock."""
@@ -276,21 +280,82 @@ def test_a_server_that_does_not_stop(world: World) -> None:
     world.whole()
 
 
-def test_a_server_that_does_not_start_on_the_replica(world: World) -> None:
-    """A setting of that time: a library that is gone by now."""
+@contextlib.contextmanager
+def broken_replica(world: World) -> Iterator[tuple[str, Callable[[], None]]]:
+    """One on which the server does not start: a setting of that time names a library that is gone by now.
+
+    Yields: the replica, and how the setting is put right where the server has it.
+    """
     settings = f"{world.cluster.data_dir}/postgresql.auto.conf"
     with open(settings, encoding="utf-8") as f:
         good = f.read()
+
+    def put_right() -> None:
+        with open(settings, "w", encoding="utf-8") as f:
+            f.write(good)
+
     with open(settings, "a", encoding="utf-8") as f:
         f.write("shared_preload_libraries = 'not_there'\n")
     broken = str(world.run("backup", NAME).document["replica"])
-    with open(settings, "w", encoding="utf-8") as f:
-        f.write(good)
+    put_right()
     world.write()
-    answer = world.run(*LATEST, "--replica", broken, check=False)
+    yield broken, put_right
     world.run("replica", "delete", broken, "--yes")
+
+
+def test_a_server_that_does_not_start_on_the_replica(world: World) -> None:
+    with broken_replica(world) as (broken, _):
+        answer = world.run(*LATEST, "--replica", broken, check=False)
     assert "not_there" in failed(answer, 1, "not-started")["sentence"]
     world.whole()
+
+
+def stays(world: World, replica: str) -> str:
+    """A recovery that fails after its switch, and was told to stay there; returns its session."""
+    answer = world.run(*LATEST, "--replica", replica, "--stay", check=False)
+    error = failed(answer, 1, "not-started")
+    assert "stays where it is" in error["data"]
+    assert not world.cluster.pids()
+    session = error["hint"].rpartition(" ")[2]
+    assert world.run("status").document["pending"] == [session]
+    return session
+
+
+def test_told_to_stay_it_is_put_right_and_finished(world: World) -> None:
+    """Nothing else is begun until then, and a reconcile that finds it broken leaves it as it is."""
+    with broken_replica(world) as (broken, put_right):
+        session = stays(world, broken)
+        assert "session abort" in failed(world.run("backup", NAME, check=False), 5, "half-switched")["hint"]
+        (unmended,) = world.run("reconcile", check=False).document["unmended"]
+        assert "not_there" in unmended
+        assert not world.cluster.pids()
+        put_right()
+        (mended,) = world.run("reconcile").document["sessions"]
+        assert (mended["session"], mended["whole"], mended["compared"]) == (session, True, True)
+        world.whole()
+        assert world.replicas()[session]["kind"] == "undo"
+        world.run("recover", NAME, "--undo", "--yes")
+        world.rows -= 1  # what was written on the recovered one is in the newest undo replica
+        world.whole()
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["failed", "killed"])
+def test_told_to_stay_it_is_taken_back_when_that_is_asked(world: World, killed: bool) -> None:
+    with broken_replica(world) as (broken, _):
+        if killed:
+            command = world.spawner.spawn(*LATEST, "--replica", broken, "--stay", "--progress", "json")
+            reach(command, "phase", "start")
+            command.send(signal.SIGKILL)
+            command.wait()
+            session = command.session
+        else:
+            session = stays(world, broken)
+        shown = world.run("session", "abort", session).document["session"]
+        assert shown["id"] == session
+        world.whole()
+        assert world.run("status").document["pending"] == []
+        assert world.replicas()[session]["kind"] == "undo"  # what it ran on is kept
+        failed(world.run("session", "abort", session, check=False), 4, "not-found")
 
 
 def test_a_volume_that_is_full_when_it_is_switched(world: World) -> None:

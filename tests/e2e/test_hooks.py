@@ -3,6 +3,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import time
@@ -41,7 +42,7 @@ on_writer_failure = "{accept}"
 @pytest.fixture
 def hook() -> Iterator[Path]:
     """Hooks where only root may write: a lab lies in everybody's /tmp."""
-    folder = Path(f"/run/slackwater-test-{os.getpid()}")
+    folder = Path(f"/run/slackwater-test-{secrets.token_hex(4)}")
     folder.mkdir(mode=0o755)
     yield folder / "hook"
     shutil.rmtree(folder)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.pages import Page, Step, Typed, complaints, parse, read, type_in
 
-pytestmark = [pytest.mark.root, pytest.mark.postgresql]
+pytestmark = [pytest.mark.root, pytest.mark.postgresql, pytest.mark.timeout(900)]
 
 PAGES = {path.name: read(path) for path in sorted((Path(__file__).parents[2] / "docs" / "how-to").glob("*.md"))}
 FIRST = "btrfs-layout.md"

@@ -5,6 +5,7 @@ Whatever happens: the database goes on or can be started, and one `slackwater re
 held before and what the catalog shows.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -23,13 +24,14 @@ from slackwater.system.command import run
 from tests.e2e import strikes
 from tests.e2e.spawner import Command
 from tests.e2e.strikes import Moment, Target
-from tests.e2e.support import COPIES, GOES_ON_S, LOOK_S, NAME, World, boot_s_of, is_guest, new_world
+from tests.e2e.support import COPIES, GOES_ON_S, HOLD_S, LOOK_S, NAME, World, boot_s_of, is_guest, new_world
+from tests.seeds import seed
 
-pytestmark = [pytest.mark.root, pytest.mark.postgresql]
+pytestmark = [pytest.mark.root, pytest.mark.postgresql, pytest.mark.timeout(900)]
 
 KEEP = 2
 TRIES = 20
-SEED = random.randrange(1 << 32)
+SEED = seed()
 BACKUP = ("backup", NAME)
 PHASES: dict[str, Moment] = {
     **{name: strikes.told(name) for name in ("identify", "select", "plan", "prepare")},
@@ -78,17 +80,20 @@ def strike(
     number: signal.Signals = signal.SIGKILL,
     *,
     group: bool = False,
+    late: bool = False,
 ) -> Struck:
     """Start a command, and send it a signal at its moment; once more when it had ended before.
 
-    With `group` also to what it has started, as a terminal does with SIGINT.
+    With `group` also to what it has started, as a terminal does with SIGINT. With `late` one counts, too, that came to
+    its end in spite of the signal.
     """
     for _ in range(TRIES):
         command = world.spawn(*words)
         if moment(world, command):
             at_s = SYSTEM_CLOCK.boot_s()
             command.send(number, group=group)
-            if command.wait() == -signal.SIGKILL or number is not signal.SIGKILL:
+            status = command.wait()
+            if status == -signal.SIGKILL or (number is not signal.SIGKILL and (late or status != 0)):
                 with strikes.JournalWatch(f"{world.lab.state_dir}/journal.sqlite") as journal:
                     return Struck(command, command.session, at_s, journal.progress(begun=True))
         answer = command.answer()
@@ -170,7 +175,7 @@ def _at(target: Target, rng: random.Random) -> Moment:
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_backup_stopped_on_request_puts_everything_back(world: World, phase: str, number: signal.Signals) -> None:
-    struck = strike(world, BACKUP, PHASES[phase], number, group=number is signal.SIGINT)
+    struck = strike(world, BACKUP, PHASES[phase], number, group=number is signal.SIGINT, late=phase == "record")
     world.goes_on()
     answer = struck.command.answer()
     kept = struck.session in world.replicas()  # those of tries that had ended before they were struck are good
@@ -221,21 +226,24 @@ def test_a_command_that_was_started_and_not_forked_dies_no_other_death(world: Wo
 
 
 def test_a_stopped_coordinator_holds_nobody_beyond_the_deadline(world: World) -> None:
-    command, _ = strike_window(world)  # backups before this one, whose window was not seen, have left replicas
-    stopped_s = SYSTEM_CLOCK.boot_s()
-    command.send(signal.SIGSTOP)
-    world.goes_on(1.0 + GOES_ON_S)
-    assert world.load.longest_gap_s(after=stopped_s) < 1.5, "the specification allows one second"
-    before = set(world.replicas())
-    command.send(signal.SIGCONT)
-    refused(world, command, before)
+    for _ in range(TRIES):
+        command, _ = strike_window(world)
+        stopped_s = SYSTEM_CLOCK.boot_s()
+        command.send(signal.SIGSTOP)
+        world.goes_on(HOLD_S + GOES_ON_S)
+        assert world.load.longest_gap_s(after=stopped_s) < HOLD_S + 1.0, "the specification allows no more"
+        before = set(world.replicas())
+        command.send(signal.SIGCONT)
+        if command.wait() != 0:  # the window was still open when it was stopped
+            return refused(world, command, before)
+    pytest.fail("no coordinator was stopped in its window")
 
 
 def test_a_killed_guard_costs_the_backup_and_nothing_else(world: World) -> None:
     before = set(world.replicas())
     for _ in range(TRIES):
         command, record = strike_window(world)
-        os.kill(strikes.guard_of(record), signal.SIGKILL)
+        _kill(strikes.guard_of(record))
         world.goes_on()
         if command.wait() != 0:  # it had not yet got the guard's good answer
             return refused(world, command, before)
@@ -284,10 +292,11 @@ def test_a_restart_outside_of_what_will_be_frozen_costs_the_backup_and_nothing_e
         command = world.spawn(*BACKUP)
         with strikes.JournalWatch(f"{world.lab.state_dir}/journal.sqlite") as journal:
             while ("process.gather", "done") not in (seen := journal.progress(begun=True)).effects:
-                assert command.poll() is None, command.answer()
+                if command.poll() is not None:
+                    break
                 time.sleep(strikes.LOOK_S)
         command.send(signal.SIGSTOP)
-        if not seen.decided and strikes.record_of(world) is None:
+        if not (command.poll() is not None or seen.decided or seen.settled or strikes.record_of(world)):
             break
         command.send(signal.SIGCONT)
         command.wait()
@@ -302,13 +311,18 @@ def test_a_restart_outside_of_what_will_be_frozen_costs_the_backup_and_nothing_e
     world.whole("restarted outside, without a reconcile")
 
 
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # its work was done just now
+        os.kill(pid, signal.SIGKILL)
+
+
 def kill_together(world: World, *, understudy: bool) -> None:
     """Kill guard and coordinator in the same instant, and with `understudy` the third one as well."""
     command, record = strike_window(world)
     command.send(signal.SIGSTOP)  # or it would see its guard's death
     for pid in strikes.understudies_of(world) if understudy else ():
-        os.kill(pid, signal.SIGKILL)
-    os.kill(strikes.guard_of(record), signal.SIGKILL)
+        _kill(pid)
+    _kill(strikes.guard_of(record))
     command.send(signal.SIGKILL)
     command.wait()
 

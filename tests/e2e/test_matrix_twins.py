@@ -171,7 +171,7 @@ def test_a_lock_that_is_not_taken_is_seen() -> None:
     """Two volumes are then of two moments, and sooner or later a transfer lies between them."""
     with bank_site("btrfs", "lock") as site:
         found: list[str] = []
-        for _ in range(40):
+        for _ in range(200):
             replica = site.backup("plain")
             if found := site.judge(site.replicas()[replica]):
                 break

@@ -101,7 +101,7 @@ def answers_after_boot(lab: Lab, disk: BtrfsDisk, clusters: Sequence[DebianClust
     )
     machine = boot(lab, script, disk.image)
     try:
-        status, said = machine.wait(50.0)
+        status, said = machine.wait(200.0)
     finally:
         machine.cut()
     assert status == 0, said

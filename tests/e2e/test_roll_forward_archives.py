@@ -30,7 +30,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         yield made
 
 
-@pytest.mark.timeout(300 + 300 * ROUNDS)
+@pytest.mark.timeout(900 + 300 * ROUNDS)
 def test_round_after_round_no_acknowledged_commit_is_lost(world: World) -> None:
     since = world.position()
     assert world.archive

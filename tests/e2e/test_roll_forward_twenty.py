@@ -24,7 +24,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         yield made
 
 
-@pytest.mark.timeout(300 + 180 * ROUNDS)
+@pytest.mark.timeout(600 + 180 * ROUNDS)
 def test_round_after_round_no_acknowledged_commit_is_lost(world: World) -> None:
     go_around(world, ROUNDS)
 

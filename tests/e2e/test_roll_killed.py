@@ -18,11 +18,12 @@ from tests.e2e import strikes
 from tests.e2e.spawner import Command
 from tests.e2e.strikes import Moment
 from tests.e2e.support import LOOK_S, NAME, World, is_guest, new_world
+from tests.seeds import seed
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql, pytest.mark.timeout(900)]
 
 TRIES = 20
-SEED = random.randrange(1 << 32)
+SEED = seed()
 
 
 @dataclass

@@ -5,6 +5,7 @@ Units of a real systemd are in platform/test_systemd_units.py.
 """
 
 import os
+import secrets
 import shutil
 import signal
 import time
@@ -69,7 +70,7 @@ NAMES = ("web", "jobs", "mail")
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """For commands that only root may write: a lab lies in everybody's /tmp."""
-    folder = Path(f"/run/slackwater-test-{os.getpid()}")
+    folder = Path(f"/run/slackwater-test-{secrets.token_hex(4)}")
     folder.mkdir(mode=0o755)
     yield folder
     shutil.rmtree(folder)

@@ -2,6 +2,7 @@
 """A session that is stopped or frozen in the middle: it is ended from outside, and everything is as before."""
 
 import os
+import secrets
 import shutil
 import signal
 import sqlite3
@@ -73,7 +74,7 @@ class World:
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     """Hooks lie where only root may write."""
-    folder = Path(f"/run/slackwater-test-{os.getpid()}")
+    folder = Path(f"/run/slackwater-test-{secrets.token_hex(4)}")
     folder.mkdir(mode=0o755)
     try:
         with Lab() as lab, Spawner(lab.environment()) as spawner:

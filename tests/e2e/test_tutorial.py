@@ -14,7 +14,7 @@ from slackwater.demo import needs, show
 from slackwater.demo.cluster import free_port
 from slackwater.demo.lab import Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.postgresql]
+pytestmark = [pytest.mark.root, pytest.mark.postgresql, pytest.mark.timeout(900)]
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
 
@@ -46,7 +46,7 @@ def typed(lines: list[str], lab: Lab) -> str:
     done = subprocess.run(
         ["bash", "--norc", "-c", script],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env=environment, cwd="/", timeout=200, check=False,
+        text=True, env=environment, cwd="/", timeout=800, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout

@@ -14,7 +14,6 @@ from tests.e2e.spawner import Spawner
 from tests.matrix.bank import SIDES, Ack, Bank, complaints, image_complaints
 from tests.matrix.site import BACK_S, GOES_ON_S, Site
 
-HOLD_S = 1.0
 _COMPONENT = """\
 [[component]]
 writer = "sqlite"
@@ -27,8 +26,8 @@ _TAIL = """\
 {replica}
 [options]
 hold = "{hold}"
-freeze_timeout = "2s"
-hold_timeout = "1s"
+freeze_timeout = "10s"
+hold_timeout = "2s"
 [verify]
 query = "select sum(balance) + (select count(*) from ledger) from account"
 expect = "0"

@@ -18,7 +18,7 @@ from tests.matrix import facts
 from tests.matrix.kinds import Kind, tidy
 from tests.matrix.site import BACK_S, GOES_ON_S, Site
 
-TRIES = 12
+TRIES = 30
 TRIES_AT_LAST = 3
 TOO_SHORT = {"catalog: session ended": "nothing but the end of the process comes after it"}
 """Moments that a session may be over too soon to be struck in, and why; every other one has to be hit."""

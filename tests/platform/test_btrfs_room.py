@@ -54,7 +54,7 @@ def fill_metadata(directory: str) -> None:
         os.setxattr(f"{directory}/{number}", "user.fill", b"x" * 8000)
 
     until_full(add)
-    run("sync")
+    run("sync", "-f", directory)
 
 
 def until_full(add: Callable[[int], None]) -> None:
@@ -69,7 +69,7 @@ def test_empty(ground: Ground) -> None:
 
 def test_data_full(ground: Ground) -> None:
     fill_data(f"{ground.disk.path}/pg/big")
-    run("sync")
+    run("sync", "-f", ground.disk.path)
     assert room_ratio(ground) < 0.02
     os.unlink(f"{ground.disk.path}/pg/big")
     run("btrfs", "filesystem", "sync", ground.disk.path)

@@ -64,6 +64,16 @@ def test_everything_stands_still_from_freeze_to_release_and_nothing_is_left(crow
     assert crowd.moves()
 
 
+def test_a_guard_whose_coordinator_is_killed_leaves_nothing(crowd: Crowd, run_dir: str) -> None:
+    """Nobody else removes its cgroup: whoever looked after the dead may have done so before it had one."""
+    with command(crowd, run_dir) as held:
+        homes = [cgroups.cgroup_of(each) for each in (held.guard, held.third)]
+        held.process.kill()
+        assert eventually(lambda: gone(held.guard) and gone(held.third))
+    assert [each for each in homes if os.path.exists(each)] == []
+    assert os.listdir(run_dir) == []
+
+
 def test_several_cgroups_stand_still_together(crowd: Crowd, run_dir: str) -> None:
     with (
         new_crowd(2) as second,
@@ -163,12 +173,11 @@ def test_a_killed_cgroup_of_the_coordinator_releases(crowd: Crowd, run_dir: str)
 
 def check_released_at_the_deadline(crowd: Crowd, run_dir: str, program: str) -> None:
     """A coordinator that is stopped holds nothing beyond the deadline, and learns it when it goes on."""
-    with command(crowd, run_dir, hold_s=0.5, program=program) as held:
+    with command(crowd, run_dir, hold_s=2.0, program=program) as held:
         assert held.next().startswith("frozen")
         os.kill(held.process.pid, signal.SIGSTOP)
         assert crowd.stands(0.2), "released too early"
-        took = crowd.moves_within(2)
-        assert took < 1.5, "not released at the deadline"
+        assert crowd.moves_within(8) < 8, "not released at the deadline"
         os.kill(held.process.pid, signal.SIGCONT)
         assert held.next().startswith("DeadlineError The deadline had passed")
         assert os.listdir(run_dir) == []
@@ -283,7 +292,7 @@ def test_killed_at_any_moment_nothing_stays_frozen(crowd: Crowd, run_dir: str) -
 
 
 def test_what_a_hung_guard_without_a_coordinator_holds_is_released_when_overdue(crowd: Crowd, run_dir: str) -> None:
-    with command(crowd, run_dir, freeze_s=0.3) as held:
+    with command(crowd, run_dir, freeze_s=2.0) as held:
         assert held.next().startswith("frozen")
         stop(held.guard, held.third)
         try:

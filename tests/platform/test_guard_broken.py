@@ -172,7 +172,7 @@ def test_who_waits_for_the_disk_makes_the_freeze_late_and_is_named(crowd: Crowd,
         started = time.monotonic()
         with pytest.raises(DeadlineError, match=rf"within 0\.3 s: .*\({pid}\) waits") as caught:
             guard.freeze()
-        assert 0.3 <= time.monotonic() - started < 2
+        assert 0.3 <= time.monotonic() - started < 10
         assert crowd.moves()
         assert caught.value.exit_status == 12
         assert os.listdir(run_dir) == []
@@ -182,7 +182,7 @@ def test_who_waits_for_the_disk_makes_the_freeze_late_and_is_named(crowd: Crowd,
 
 def test_who_comes_back_from_the_disk_in_time_is_waited_for(crowd: Crowd, run_dir: str) -> None:
     with stuck_in_the_kernel(crowd) as (_, mount), arm(crowd, run_dir, freeze_s=10) as guard:
-        thawer = threading.Timer(0.3, subprocess.run, [["fsfreeze", "-u", mount]], {"check": True})
+        thawer = threading.Timer(1.0, subprocess.run, [["fsfreeze", "-u", mount]], {"check": True})
         thawer.start()
         frozen = guard.freeze()
         thawer.join()

@@ -19,7 +19,7 @@ from slackwater.writers._handling import StopApplication, start
 from tests.platform.crowd import eventually
 from tests.platform.guarding import gone
 
-ENDS_S = 0.7
+ENDS_S = 2.0
 APPLICATION = """
 import os, signal, sys, time
 ending = []

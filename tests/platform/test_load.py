@@ -17,7 +17,7 @@ from slackwater.demo.oracle import Verdict, check
 from slackwater.system.clock import SYSTEM_CLOCK
 from slackwater.system.command import run
 
-pytestmark = [pytest.mark.root, pytest.mark.postgresql, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.root, pytest.mark.postgresql]
 
 
 @pytest.fixture

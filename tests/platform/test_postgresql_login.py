@@ -143,7 +143,7 @@ def test_servers_that_do_not_answer_cost_five_seconds_together(cluster: Cluster)
                 os.kill(pid, signal.SIGCONT)
         for each in (cluster, second):
             assert codes(found[str(each.data)]) == {"not-answering"}
-        assert took_s < 7
+        assert took_s < 9.5  # and not ten
 
 
 def ask_a_frozen_backend(connection: "psycopg.Connection[Any]") -> None:

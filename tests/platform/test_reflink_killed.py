@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +16,12 @@ from slackwater.journal.effects import Effect, fields_of
 from slackwater.providers._copying import contents
 from tests.platform.btrfs_support import OWNER, steps
 from tests.platform.reflink_support import Ground, ground_on, stored, undo
+from tests.seeds import seed
 
 pytestmark = [pytest.mark.root]
 FILES = 60
 TRIES = 5
-SEED = random.randrange(1 << 32)
+SEED = seed()
 VICTIM = """
 import json, sys, time
 from contextlib import ExitStack
@@ -57,14 +58,18 @@ def tree(path: str) -> set[str]:
     return {str(each) for each in Path(path).rglob("*")}
 
 
-def killed(effects: list[Effect], path: str, session: str, delay_s: float) -> None:
-    """Make effects in another process and kill it a moment after it has begun."""
+def killed(
+    effects: list[Effect], path: str, session: str, delay_s: float, begun: Callable[[], bool] = lambda: True
+) -> None:
+    """Make effects in another process and kill it a moment after it has begun, by what is seen."""
     fields = json.dumps([(each.kind, fields_of(each)) for each in effects])
     words = [sys.executable, "-c", VICTIM, fields, OWNER, path, session, effects[0].kind.partition(".")[0]]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         time.sleep(delay_s)
+        while not begun() and process.poll() is None:
+            time.sleep(0.001)
         process.kill()
 
 
@@ -73,7 +78,9 @@ def strike(ground: Ground, effects: list[Effect], path: str, session: str) -> No
     rng, before = random.Random(SEED), tree(ground.path)
     seen = set()
     for number in range(TRIES):
-        killed(effects, path, session, rng.random() * 0.08 * number)
+        last = number == TRIES - 1
+        begun = (lambda: tree(ground.path) != before) if last else (lambda: True)
+        killed(effects, path, session, 0.0 if last else rng.random() * 0.08 * number, begun)
         seen.add(len(tree(ground.path) - before))
         for _ in range(2):
             undo(effects)

@@ -100,6 +100,7 @@ lines() {{ until [ "$(cat "$1" 2>/dev/null | wc -l)" -ge $2 ]; do sleep 0.5; don
 
 NIGHT = """
 sql 'create table placed as select generate_series(1, 1000)' >/dev/null
+date --set="tomorrow 12:00" >/dev/null # the next 02:00 is tomorrow's, whatever the time is here
 sw enabled schedule enable {name} --daily 02:00
 : >/run/mood
 date --set="tomorrow 01:59:58" >/dev/null

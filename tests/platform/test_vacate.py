@@ -14,7 +14,7 @@ import pytest
 from slackwater.system.vacate import Vacate
 from tests.platform.guarding import gone
 
-STUBBORN = "trap '' INT; while :; do sleep 1; done"
+STUBBORN = "trap '' INT; echo ready; while :; do sleep 1; done"
 
 
 @pytest.fixture
@@ -26,8 +26,12 @@ def vacate(tmp_path: Path) -> Vacate:
 @pytest.fixture
 def tenant(vacate: Vacate) -> Iterator["subprocess.Popen[bytes]"]:
     """One who works in the clone, and does not end when he is asked to."""
-    with subprocess.Popen(["/bin/sh", "-c", STUBBORN], cwd=vacate.places[0], start_new_session=True) as one:
+    with subprocess.Popen(
+        ["/bin/sh", "-c", STUBBORN], cwd=vacate.places[0], start_new_session=True, stdout=subprocess.PIPE
+    ) as one:
         try:
+            assert one.stdout is not None
+            assert one.stdout.readline() == b"ready\n"
             yield one
         finally:
             os.killpg(one.pid, signal.SIGKILL)

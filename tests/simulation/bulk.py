@@ -2,10 +2,10 @@
 """Living many worlds, and writing down how many there were."""
 
 import json
-import os
+import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tests.simulation.kernel import simulated
@@ -60,7 +60,7 @@ def keep(part: str, tally: Tally, seed: int) -> None:
     """Write down one part, and the sum of all parts in `build/reliability/simulation.json`."""
     parts = _BUILD / "simulation"
     parts.mkdir(parents=True, exist_ok=True)
-    (parts / f"{part}.json").write_text(json.dumps(tally.report(seed)), encoding="utf-8")
+    _replace(parts / f"{part}.json", tally.report(seed))
     total = Tally()
     found = [json.loads(each.read_text(encoding="utf-8")) for each in sorted(parts.glob("*.json"))]
     for each in found:
@@ -71,6 +71,11 @@ def keep(part: str, tally: Tally, seed: int) -> None:
     report = total.report(min(each["seed"] for each in found))
     report |= {"violations": sum(e["violations"] for e in found), "broken": [s for e in found for s in e["broken"]]}
     (_BUILD / "reliability").mkdir(parents=True, exist_ok=True)
-    draft = _BUILD / "reliability" / f".simulation.{os.getpid()}"
+    _replace(_BUILD / "reliability" / "simulation.json", report)
+
+
+def _replace(path: Path, report: Mapping[str, object]) -> None:
+    """Write it as a whole: other workers read and write it, too, and may have our process id where they live."""
+    draft = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     draft.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    draft.replace(_BUILD / "reliability" / "simulation.json")
+    draft.replace(path)

@@ -8,6 +8,7 @@ import ctypes
 import dataclasses
 import json
 import os
+import secrets
 import struct
 import tempfile
 import tomllib
@@ -76,7 +77,7 @@ def only_ours(read: Callable[[], Any]) -> Any:
 @example("name = 1979-05-27T07:32:00Z")
 @example('name = "a"\n[[component]]\nwriter = 1\ninstance = [[[]]]')
 def test_specifications_and_settings(text: str) -> None:
-    folder = Path(tempfile.gettempdir()) / f"slackwater-foreign-{os.getpid()}"
+    folder = Path(tempfile.gettempdir()) / f"slackwater-foreign-{secrets.token_hex(4)}"
     folder.mkdir(mode=0o755, exist_ok=True)
     path = folder / "x.toml"
     path.write_text(text, encoding="utf-8", errors="surrogateescape")

@@ -50,6 +50,14 @@ _Component = Annotated[
 _WithConfig = Annotated[
     bool, typer.Option("--with-config", help="Put the configuration files outside of the volumes back, too.")
 ]
+_Stay = Annotated[
+    bool,
+    typer.Option(
+        "--stay",
+        help="Where it fails after the switch, leave it there in place of going back: to be put right and finished by "
+        "`slackwater reconcile`, or taken back by `slackwater session abort`.",
+    ),
+]
 _Undo = Annotated[bool, typer.Option("--undo", help="Put back what the last recovery set aside.")]
 
 
@@ -94,6 +102,7 @@ def recover(
     component: _Component = [],  # noqa: B006  # typer makes a list of its own
     with_config: _WithConfig = False,
     undo: _Undo = False,
+    stay: _Stay = False,
     listed: _List = False,
     preview: Preview = False,
     yes: Yes = False,
@@ -103,7 +112,8 @@ def recover(
 ) -> object:
     """Turn an application back to a replica, in seconds.
 
-    What it has now is set aside as an undo replica, and can be put back with --undo. A writable clone of the replica
+    What it has now is set aside as an undo replica, and can be put back with --undo. A recovery that fails goes back by
+    itself. A writable clone of the replica
     takes the place of the volumes; data is copied only for full replicas and on filesystems that cannot clone (ext4),
     while the application still works. With --to its log is followed from there; a hole in it is found before anything
     is stopped.
@@ -139,7 +149,7 @@ def recover(
             chosen = sessions.choose(cell, target, replica, undo=undo, only=part["only"]).id
         if not yes:
             chosen = _confirm(cell, target, chosen, undo=undo, to=aim, part=part)
-        work = partial(sessions.recover, undo=undo, to=aim, **part, wait_s=waiting_s, listener=listener)
+        work = partial(sessions.recover, undo=undo, to=aim, **part, stay=stay, wait_s=waiting_s, listener=listener)
         return do(partial(work, cell.for_writing(), target, chosen))
 
 

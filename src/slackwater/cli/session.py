@@ -11,7 +11,7 @@ from slackwater.cli.frame import do, open_cell
 from slackwater.cli.options import Json, MaybeSpec, SessionId
 from slackwater.cli.values import Sessions, SessionShown
 from slackwater.cli.waiting import STOPPING, waiting
-from slackwater.errors import NotFoundError, RightsError
+from slackwater.errors import BusyError, NotFoundError, RightsError
 from slackwater.model.session import Outcome, Session
 
 _Kill = Annotated[
@@ -53,12 +53,13 @@ def show(session: SessionId, json: Json = False) -> SessionShown:
     "abort",
     "slackwater session abort latest",
     "slackwater session abort 2026-11-22-1 --kill      when its process is stopped or hangs",
-    fails=(NotFoundError, RightsError),
+    fails=(BusyError, NotFoundError, RightsError),
 )
 def abort(session: SessionId, kill: _Kill = False, json: Json = False) -> SessionShown:
     """Stop a session that runs.
 
-    It undoes what it began; the application goes on.
+    It undoes what it began; the application goes on. A recovery that failed and stays where it is (`recover --stay`) is
+    taken back.
     """
     cell = open_cell()
     from slackwater.sessions import abort as sessions_abort

@@ -21,6 +21,8 @@ from slackwater.system.command import CommandError, run
 
 RUN_FOLDERS = ("/run", "/dev/shm")  # noqa: S108
 """Where a lab's run folder may be, the better first."""
+_QUIT_S, _END_S = 5.0, 30.0
+"""How long servers may take to clear up, and anything to end: it may wait for a busy disk."""
 PATTERN = re.compile(r"sw-[0-9a-f]{6}")
 
 
@@ -60,11 +62,11 @@ def _end_processes(name: str) -> None:
     _signal([p for p in found if not p.is_server], signal.SIGKILL)
     servers = [p for p in found if p.is_server]
     _signal([p for p in servers if not p.is_backend], signal.SIGQUIT)
-    if not wait_gone(frozenset(p.pid for p in servers), 5.0):
+    if not wait_gone(frozenset(p.pid for p in servers), _QUIT_S):
         _signal(servers, signal.SIGKILL)
     late = processes(name)
     _signal(late, signal.SIGKILL)
-    if not wait_gone(frozenset(p.pid for p in (*found, *late)), 5.0):
+    if not wait_gone(frozenset(p.pid for p in (*found, *late)), _END_S):
         raise SlackwaterError("Some processes did not end: " + "; ".join(p.command for p in processes(name)))
     for group in sorted(groups, reverse=True):
         with contextlib.suppress(FileNotFoundError):
@@ -124,7 +126,7 @@ def _lines(path: str) -> list[str]:
 def _unmount(name: str) -> None:
     """Unmount what the lab mounted in our mount namespace, the latest first; others end with their processes."""
     own = os.readlink("/proc/self/ns/mnt")
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + _END_S
     while here := [m for m in mounts(name) if m.namespace == own]:
         for mount in reversed(here):
             done = run("umount", mount.target, check=False)

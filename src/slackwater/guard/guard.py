@@ -372,6 +372,13 @@ class Guard:
             while os.waitpid(each.pid, os.WNOHANG) == (0, 0) and now() < until:
                 time.sleep(0.001)
 
+    def leave(self) -> None:
+        """Remove our own cgroup; whoever looks after a dead coordinator's may have looked before we had one."""
+        with suppress(OSError):
+            with open(f"{os.path.dirname(self.start['home'])}/cgroup.procs", "w") as f:
+                f.write("0")
+            os.rmdir(self.start["home"])
+
     def say(self, answer: dict[str, Any]) -> None:
         """Answer, unless nobody listens any more."""
         with suppress(OSError):
@@ -393,6 +400,7 @@ def main() -> None:
         if guard:
             guard.release("failure")
             guard.dismiss()
+            guard.leave()
 
 
 if __name__ == "__main__":

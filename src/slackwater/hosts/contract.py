@@ -365,7 +365,17 @@ class Host(Protocol):
         ...
 
     async def undo(self, session: str) -> Reconciled:
-        """Put back everything that the session made; what an application may have acknowledged is kept as a replica."""
+        """Put back everything that the session made; what an application may have acknowledged is kept as a replica.
+
+        A recovery that was told to stay, and has switched, is left as it is: `found` says so.
+        """
+        ...
+
+    def go_back(self, session: str) -> bool:
+        """Decide that a recovery that stays where it is, is taken back after all; `reconcile` does it.
+
+        Returns: False where no such recovery stays.
+        """
         ...
 
     def take_over(self, session: str) -> None:

@@ -479,6 +479,10 @@ class LocalHost:
         """Undo, and settle when nothing is left."""
         return await in_thread(self._mender.undo, session)
 
+    def go_back(self, session: str) -> bool:
+        """Decide so in the journal."""
+        return self._mender.go_back(session)
+
     def take_over(self, session: str) -> None:
         """Raise the number in its row."""
         self._journal.take(session)

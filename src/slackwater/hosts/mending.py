@@ -40,6 +40,8 @@ class Mender:
     def undo(self, session: str) -> Reconciled:
         """Put back what a session of this process made, and settle it when nothing is left.
 
+        A recovery that was told to stay is left as it is, once it has switched, and stays open.
+
         Raises:
             FencedError: another process has taken it over; nothing was undone.
             SlackwaterError: what becomes of it could not be decided; the next reconcile does.
@@ -48,6 +50,8 @@ class Mender:
         opened = next((each for each in self._journal.open_sessions() if each.id == session), None)
         if opened is None:  # undone and settled before
             return Reconciled(session, "", ())
+        if opened.decision is Decision.STAY:
+            return Reconciled(session, opened.kind, (), found=Decision.STAY)
         keep = _stands_on_itself(opened) and takeback.ran(opened)
         decision = Decision.KEEP if keep else Decision.UNDO
         try:
@@ -59,6 +63,17 @@ class Mender:
             if opened.decision is not Decision.OPEN:
                 raise
         return self._take_back(replace(opened, decision=decision))
+
+    def go_back(self, session: str) -> bool:
+        """Decide that a recovery that stays where it is, is taken back after all, by whoever mends it next.
+
+        Returns: False where no such recovery stays.
+        """
+        if session not in [each.id for each in self._journal.open_sessions() if each.decision is Decision.STAY]:
+            return False
+        self._journal.take(session)
+        self._journal.decide(session, Decision.KEEP)
+        return True
 
     def mend(self, cut_off: OpenSession) -> Reconciled:
         """Mend one whose process is dead; it is ours from here on, also where somebody took the living for dead.
@@ -85,9 +100,10 @@ class Mender:
         elif cut_off.decision is Decision.UNDO and _stands_on_itself(cut_off) and self._switched(cut_off.id):
             # Cut off before anything was switched back: whoever found the new volumes in place may have started it.
             cut_off = self._decided(cut_off, Decision.KEEP)
-        if cut_off.decision is Decision.FINISH:
+        if cut_off.decision in (Decision.FINISH, Decision.STAY):
             mended = self._journal.finish(cut_off.id)
-            if not (_stands_on_itself(cut_off) and self._did_not_start(cut_off.id, mended)):
+            goes_back = _stands_on_itself(cut_off) and cut_off.decision is Decision.FINISH
+            if not (goes_back and self._did_not_start(cut_off.id, mended)):
                 return self._finished(cut_off, mended)
             # It may have been started before it was cut off, or by somebody else since, and have acknowledged.
             cut_off = self._decided(cut_off, Decision.KEEP)

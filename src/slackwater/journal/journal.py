@@ -56,6 +56,8 @@ class Decision(StrEnum):
     KEEP = "keep"
     """A recovery that is taken back after its application may have run: what it ran on is kept as a replica."""
     FINISH = "finish"
+    STAY = "stay"
+    """A recovery that was told to stay where it is, also where it fails: finished, and never taken back by itself."""
     UNREADABLE = "unreadable"
     """The record is damaged, or of a newer version: it is named, and left alone."""
 

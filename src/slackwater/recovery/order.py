@@ -55,6 +55,8 @@ class RecoveryOrder:
     configuration: Mapping[ComponentRef, Mapping[str, str]] | None = None
     """For a recovery that puts the replica's configuration files back: the texts that they have now, by path, where
     they can be read. None for one that leaves them."""
+    stays: bool = False
+    """Whether it stays where it is when it fails after its switch, in place of going back by itself."""
     timeout_s: float = 3600.0
     """How long the application may take to recover."""
 

@@ -160,7 +160,8 @@ async def recover(
     """Put the application back on the replica, up to the proof that it is back; `complete` does the rest.
 
     When it raises, the caller takes the session back by its journal: the application is then where it was, and what it
-    may have written to the clones is kept (`takeback.py`). From `proven` on nothing may be taken back any more: the
+    may have written to the clones is kept (`takeback.py`). One that `stays` stays in the journal, as it is, from its
+    switch on. From `proven` on nothing may be taken back any more: the
     application acknowledges, and the services that live on it are started.
 
     Raises:
@@ -206,7 +207,7 @@ async def recover(
     with story.phase(Phase.SWITCH):
         await ahead.make(steps.exchange)
         _must_be_switched(order, before)
-        journal.decide(session, Decision.FINISH)
+        journal.decide(session, Decision.STAY if order.stays else Decision.FINISH)
     with story.phase(Phase.START):
         await ahead.make(steps.configuration)
         await ahead.make(steps.start)

@@ -24,7 +24,7 @@ def ran(session: OpenSession) -> bool:
     its end, by the journal, proves nothing: it may have failed when the application ran already, its end may not have
     been recorded, and whoever found the new volumes in place may have started it.
     """
-    return session.decision in (Decision.FINISH, Decision.KEEP)
+    return session.decision in (Decision.FINISH, Decision.STAY, Decision.KEEP)
 
 
 def clones(effects: Sequence[tuple[Entry, Effect]]) -> list[tuple[Entry, Clone]]:

@@ -22,12 +22,18 @@ _STILL_S = 5.0
 async def abort(cell: Cell, session_id: str, *, timeout_s: float = 60.0, kill: bool = False) -> Session:
     """Ask the session's process to stop, and wait until it has put everything back; or `kill` it, and do that.
 
+    A recovery that failed, and stays where it is since that was asked, is taken back.
+
     Raises:
+        BusyError: to take it back, and another session runs.
         NotFoundError: no such session, or it does not run any more.
         SlackwaterError: it did not end in time, or cannot answer.
     """
     require_rights(cell.places.state_dir)
     session = cell.catalog.sessions.get(session_id)
+    if not alive(session.process) and session_id in cell.host.pending() and cell.for_writing().host.go_back(session_id):
+        await reconcile(cell.for_writing())
+        return cell.catalog.sessions.get(session_id)
     if session.outcome not in (Outcome.RUNNING, Outcome.WAITING):
         raise NotFoundError(
             f"The session {session_id} has ended: {session.outcome}.",

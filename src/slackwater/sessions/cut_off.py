@@ -80,12 +80,14 @@ _MOMENTS = {
     Decision.UNDO: "while it put everything back",
     Decision.KEEP: "while a recovery was taken back whose application may have run",
     Decision.FINISH: "after it had decided that what it made stays",
+    Decision.STAY: "after its switch, with the order to stay there whatever fails",
     Decision.UNREADABLE: "at a moment that cannot be read any more",
 }
 _DID = {
     Decision.UNDO: "undone",
     Decision.KEEP: "kept",
     Decision.FINISH: "finished",
+    Decision.STAY: "finished",
     Decision.OPEN: "not yet",
     Decision.UNREADABLE: "not yet",
 }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from slackwater.errors import BusyError, NotFoundError, RefusedError, SlackwaterError
 from slackwater.hosts.contract import Reconciled
 from slackwater.hosts.rights import require_rights
+from slackwater.journal.journal import Decision
 from slackwater.model.clone import Clone, CloneState
 from slackwater.model.replica import Replica, ReplicaKind, ReplicaState
 from slackwater.model.session import Message, Outcome, Session, SessionKind
@@ -155,7 +156,8 @@ def refuse_half_switched(sessions: Sequence[Reconciled]) -> None:
             raise RefusedError(
                 f"The recovery {each.session} was cut off and cannot be put right yet: {first.effect}: {first.error}",
                 data="Nothing was begun. The volumes of that recovery may not belong together until it is put right.",
-                hint="Remove what stands against it, then: slackwater reconcile",
+                hint="Remove what stands against it, then: slackwater reconcile"
+                + (f". Or go back: slackwater session abort {each.session}" if each.found is Decision.STAY else ""),
                 code="half-switched",
             )
 

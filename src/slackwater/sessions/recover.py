@@ -87,6 +87,7 @@ class _Wish:
     to: RecoveryTarget = TO_REPLICA
     only: Sequence[ComponentRef] = ()
     with_config: bool = False
+    stay: bool = False
 
 
 def choose(
@@ -185,19 +186,23 @@ async def recover(
     to: RecoveryTarget = TO_REPLICA,
     only: Sequence[ComponentRef] = (),
     with_config: bool = False,
+    stay: bool = False,
     wait_s: float = 0.0,
     listener: Listener | None = None,
 ) -> RecoveryResult:
     """Put the application back.
 
+    Where it fails, all goes back to where it was. With `stay`, one that fails after its switch is left there instead:
+    its session stays open until a reconcile finds it started, or `abort` takes it back.
+
     Raises:
         NotFoundError: no such replica, or its volume is gone.
         RefusedError: a check said no; nothing was touched.
         PartialError: the application is recovered, and something about it could not be put in order.
-        SlackwaterError: it failed; the application is where it was before.
+        SlackwaterError: it failed; the application is where it was before, unless it was to `stay`.
     """
     cell = cell.speaking(target)
-    wish = _Wish(target, replica, undo, to, only, with_config)
+    wish = _Wish(target, replica, undo, to, only, with_config, stay)
     _candidates(cell, wish)  # what is not there is told before the wait; asked again when nobody else is at work
     async with running(cell, SessionKind.RECOVERY, target, wait_s=wait_s, listener=listener) as run:
         with run.story.phase(Phase.CHECK):
@@ -212,7 +217,7 @@ async def recover(
         # Proven, and in use: whatever comes then is too late to take back what it acknowledges.
         keep = partial(run.keep, f"The application is recovered; what it had is kept as the undo replica {run.id}.")
         recovered = await cell.host.recover(
-            run.id, planned.order, run.story, learnt=partial(_remember, run), proven=keep
+            run.id, replace(planned.order, stays=wish.stay), run.story, learnt=partial(_remember, run), proven=keep
         )
         with anyio.CancelScope(shield=True), run.story.phase(Phase.RECORD):
             aside = await cell.host.complete(recovered)

@@ -14,7 +14,7 @@ import anyio.lowlevel
 
 from slackwater.errors import AbortedError, BusyError, FencedError, PartialError, SlackwaterError
 from slackwater.hosts.rights import require_rights
-from slackwater.journal.journal import Mended
+from slackwater.journal.journal import Decision, Mended
 from slackwater.model.replica import BackupComponents, Replica
 from slackwater.model.session import Outcome, Session, SessionKind
 from slackwater.sessions.cell import Cell
@@ -131,6 +131,8 @@ async def _undo(cell: Cell, run: Run, error: BaseException) -> None:
             error.data, error.hint = e.data, e.hint
         run.story.say("error", e.sentence)
     else:
+        if undone.found is Decision.STAY:
+            _stays(run, error)
         if undone.document is not None:
             _keep(cell, undone.document, run, error)
         for each in undone.mended:
@@ -146,6 +148,19 @@ async def _undo(cell: Cell, run: Run, error: BaseException) -> None:
                 if isinstance(error, SlackwaterError):
                     error.data = run.abort.meaning
                     error.hint = f"Remove what stands against it ({each.error}), then: slackwater reconcile"
+
+
+def _stays(run: Run, error: BaseException) -> None:
+    """Say of a recovery that was told to stay where it fails what there is now, and the two ways on."""
+    run.abort.meaning = (
+        "As it was told, it stays where it is: the replica is in place, and the application does not run on it, or not"
+        " as it should. What it had before is set aside beside it, whole."
+    )
+    if isinstance(error, SlackwaterError):
+        error.data = run.abort.meaning
+        error.hint = (
+            f"Put right what keeps it, then: slackwater reconcile. Or go back: slackwater session abort {run.id}"
+        )
 
 
 def _tell_unstarted(run: Run, service: Mended, error: BaseException) -> None:

@@ -57,7 +57,7 @@ def test_help_is_quick(tmp_path: Path) -> None:
         assert b"Usage: slackwater" in ran.stdout
         took_s.append(after.children_user + after.children_system - before.children_user - before.children_system)
         time.sleep(0.01)
-    assert min(took_s) < 0.35
+    assert min(took_s) < 0.7
 
 
 def test_a_thread_that_is_lost_does_not_keep_the_command() -> None:

@@ -6,6 +6,7 @@ Around a real server's recoveries they are in e2e/test_services.py, under a real
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -58,7 +59,7 @@ esac
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """For commands that only root may write: pytest's own lies in everybody's /tmp."""
-    made = Path(f"/run/slackwater-test-companions-{os.getpid()}")
+    made = Path(f"/run/slackwater-test-companions-{secrets.token_hex(4)}")
     made.mkdir(mode=0o755)
     yield made
     for path in made.iterdir():

@@ -2,6 +2,7 @@
 """Hooks as real processes: whom root trusts, what they are told, and that nothing of them outlives its deadline."""
 
 import os
+import secrets
 import threading
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ NOBODY = 65534
 @pytest.fixture
 def folder() -> Path:
     """A folder with nothing but root's folders above it: /tmp is everybody's."""
-    made = Path("/run/slackwater-test-hooks") / str(os.getpid())
+    made = Path("/run/slackwater-test-hooks") / secrets.token_hex(4)
     made.mkdir(parents=True, mode=0o755)
     return made
 

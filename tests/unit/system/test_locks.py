@@ -12,9 +12,10 @@ from slackwater.system import locks
 from slackwater.system.locks import SessionLock
 
 LEFT_S = 0.2
+AGES_S = 3.0
 
 
-def taken_by_a_forked_child(path: str) -> bool:
+def taken_by_a_forked_child(path: str, left_s: float = LEFT_S) -> bool:
     """Whether the lock can be had although a child that has its holder's descriptors lives on for a moment."""
     told, tell = os.pipe()
     holder = os.fork()
@@ -22,7 +23,7 @@ def taken_by_a_forked_child(path: str) -> bool:
         SessionLock(path).acquire("a session")
         if os.fork() == 0:
             os.write(tell, b".")
-            time.sleep(LEFT_S)
+            time.sleep(left_s)
             os._exit(0)
         signal.pause()
     os.read(told, 1)
@@ -40,7 +41,7 @@ def test_a_program_that_a_killed_holder_was_starting_makes_nobody_busy(tmp_path:
 
 def test_without_patience_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SessionLock.acquire.__kwdefaults__ or {}, "within_s", 0.0)
-    assert not taken_by_a_forked_child(str(tmp_path / "lock"))
+    assert not taken_by_a_forked_child(str(tmp_path / "lock"), AGES_S)
 
 
 def test_a_living_holder_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,7 +198,7 @@ def test_who_only_looks_in_passing_does_not_last_and_who_goes_from_file_to_file_
         "for n in itertools.cycle('ba'):\n"
         "    last, fd = fd, os.open(sys.argv[1] + n, os.O_CREAT)\n"
         "    os.close(last)\n"
-        "    time.sleep(0.02)\n"
+        "    time.sleep(0.1)\n"
     )
     device = shm.stat().st_dev
     with python(passing + "; sys.stdin.read()", str(shm)) as child, python(roaming, f"{shm}/") as stays:
