@@ -287,12 +287,12 @@ def broken_replica(world: World) -> Iterator[tuple[str, Callable[[], None]]]:
     Yields: the replica, and how the setting is put right where the server has it.
     """
     settings = f"{world.cluster.data_dir}/postgresql.auto.conf"
-    with open(settings, encoding="utf-8") as f:
-        good = f.read()
 
     def put_right() -> None:
+        with open(settings, encoding="utf-8") as f:
+            good = [line for line in f if "not_there" not in line]
         with open(settings, "w", encoding="utf-8") as f:
-            f.write(good)
+            f.writelines(good)
 
     with open(settings, "a", encoding="utf-8") as f:
         f.write("shared_preload_libraries = 'not_there'\n")
