@@ -11,6 +11,7 @@ import pytest
 from slackwater.demo.cluster import DebianCluster
 from slackwater.demo.disk import BtrfsDisk
 from slackwater.demo.lab import Lab
+from tests.platform.machine import has_more_registers
 
 
 @functools.cache
@@ -20,6 +21,8 @@ def lacking(kind: str) -> str:
         return _without_root()
     if kind == "postgresql":
         return "" if shutil.which("pg_createcluster") else "PostgreSQL is not installed (make system)"
+    if has_more_registers() and not shutil.which("cc"):
+        return "no C compiler is installed, which user-mode Linux needs on this processor (make system)"
     return "" if shutil.which("linux.uml") else "user-mode Linux is not installed (make system)"
 
 

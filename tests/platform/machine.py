@@ -6,6 +6,7 @@ for one folder that both share and the disks it is given. See user-mode-linux, D
 """
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 from slackwater.demo.inventory import MARK
 from slackwater.demo.lab import Lab
+from slackwater.system.command import run
 
 _ROOT = """#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C
@@ -94,6 +96,20 @@ class Machine:
         self.process.wait()
 
 
+@functools.cache
+def has_more_registers() -> bool:
+    """Whether this processor has more registers than user-mode Linux has room for, see `registers.c`."""
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        return "amx_tile" in f.read()
+
+
+def registers(folder: str) -> str:
+    """Compile what makes up for it."""
+    source, library = os.path.join(os.path.dirname(__file__), "registers.c"), f"{folder}/registers.so"
+    run("cc", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o", library, source)
+    return library
+
+
 def boot(
     lab: Lab, script: str, *disks: str, memory_mib: int = 768, systemd: bool = False, urgent: bool = False
 ) -> Machine:
@@ -113,6 +129,7 @@ def boot(
         with open(f"{share}/{name}", "w") as f:
             f.write(text if name == "script" else text.replace("{share}", share))
     os.chmod(f"{share}/init", 0o755)  # noqa: S103
+    preload = {"LD_PRELOAD": registers(share)} if has_more_registers() else {}
     with open(f"{share}/console", "wb") as console:
         process = subprocess.Popen(
             [
@@ -123,6 +140,6 @@ def boot(
                 *(f"ubd{number}={disk}" for number, disk in enumerate(disks)),
             ],
             stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True,
-            env={**os.environ, "TMPDIR": "/dev/shm", MARK: lab.name},
+            env={**os.environ, **preload, "TMPDIR": "/dev/shm", MARK: lab.name},
         )  # fmt: skip
     return Machine(process, share)
