@@ -125,7 +125,7 @@ class Typed:
     """What each step printed that was begun."""
 
 
-def type_in(steps: tuple[Step, ...], timeout_s: float = 800.0) -> Typed:
+def type_in(steps: tuple[Step, ...], timeout_s: float = 550.0) -> Typed:
     """Type steps into one shell of root's, which ends at the first that fails, with empty disks and folders.
 
     It has mounts, processes, network and shared memory of its own, which all end with it.

@@ -46,7 +46,7 @@ def typed(lines: list[str], lab: Lab) -> str:
     done = subprocess.run(
         ["bash", "--norc", "-c", script],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, env=environment, cwd="/", timeout=800, check=False,
+        text=True, env=environment, cwd="/", timeout=550, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout
