@@ -113,10 +113,9 @@ def recover(
     """Turn an application back to a replica, in seconds.
 
     What it has now is set aside as an undo replica, and can be put back with --undo. A recovery that fails goes back by
-    itself. A writable clone of the replica
-    takes the place of the volumes; data is copied only for full replicas and on filesystems that cannot clone (ext4),
-    while the application still works. With --to its log is followed from there; a hole in it is found before anything
-    is stopped.
+    itself. A writable clone of the replica takes the place of the volumes; data is copied only for full replicas and
+    on filesystems that cannot clone (ext4), while the application still works. With --to its log is followed from
+    there; a hole in it is found before anything is stopped.
     """
     refuse_verb(target, misplaced("recover", target))
     if undo and replica:

@@ -161,8 +161,8 @@ async def recover(
 
     When it raises, the caller takes the session back by its journal: the application is then where it was, and what it
     may have written to the clones is kept (`takeback.py`). One that `stays` stays in the journal, as it is, from its
-    switch on. From `proven` on nothing may be taken back any more: the
-    application acknowledges, and the services that live on it are started.
+    switch on. From `proven` on nothing may be taken back any more: the application acknowledges, and the services that
+    live on it are started.
 
     Raises:
         SlackwaterError: a step failed, or the application did not recover as it had to.
