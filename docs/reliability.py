@@ -71,7 +71,7 @@ every kind gets one of the four, which a seed draws. `make chaos` draws from eve
 
 A cell counts only when something was struck: after a fault that kills the session, when the session was ended by that
 SIGKILL; after one that kills its guard, when the guard was there to be killed. When the session had ended by itself
-before, another one is tried, and after a dozen the cell is `not hit`: it is listed, is in no table of moments, and
+before, another one is tried, and after thirty the cell is `not hit`: it is listed, is in no table of moments, and
 fails the run. But after the last entry of all a process may be gone too soon, so that three are tried. A session that
 is stopped and cannot be taken over by `abort`, because it has not told its id yet or is over but for its process, is
 killed instead, and stands there.
