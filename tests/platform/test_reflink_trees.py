@@ -157,11 +157,30 @@ def stirred(folder: str) -> bool:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
-            for _ in range(15):
-                copying.copy()
-            process.kill()
+            try:
+                for _ in range(15):
+                    copying.copy()
+            finally:
+                process.kill()
         copying.copy()
         return picture(target) == picture(source)
+
+
+def test_a_file_that_is_cut_off_as_it_is_cloned_again_is_cloned_as_it_is(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a block the kernel refuses to share its end with the middle of the longer file that there is already."""
+    length = 0
+    watch_clones(monkeypatch, lambda source: os.truncate(f"/proc/self/fd/{source}", length) if length else None)
+    with mirror(folder) as (source, target, copying):
+        for cut in (9001, 8192):
+            length = 0
+            write(f"{source}/file", "a" * 20_000)
+            copying.copy()
+            length = cut
+            write(f"{source}/file", "b" * 20_000)
+            copying.copy()
+            assert read(f"{target}/file") == "b" * cut
 
 
 def test_a_tree_that_is_stirred_meanwhile_is_copied_in_the_end(folder: str) -> None:

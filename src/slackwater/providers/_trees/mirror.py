@@ -293,8 +293,7 @@ class Mirror:
         if self.shares:
             if size > status.st_size:
                 os.ftruncate(ours, 0)
-            reflink.clone(ours, theirs)
-            if os.fstat(theirs).st_size < os.fstat(ours).st_size:  # it shrank meanwhile, and we kept an old end
+            if not _shared_whole(ours, theirs):
                 os.ftruncate(ours, 0)
                 reflink.clone(ours, theirs)
         else:
@@ -355,6 +354,21 @@ def _open(name: str, directory_fd: int) -> int:
         if isinstance(e, FileNotFoundError) or e.errno not in _NO_FILES:
             raise
         raise _ReplacedError from e
+
+
+def _shared_whole(ours: int, theirs: int) -> bool:
+    """Share all extents; False where the source shrank meanwhile, and the target has to be begun anew.
+
+    Its new end, a part of a block, is not shared with the middle of a file (EINVAL, ioctl_ficlonerange(2)); and where
+    it was cut off between two blocks the target keeps an old end.
+    """
+    try:
+        reflink.clone(ours, theirs)
+    except OSError as e:
+        if e.errno != errno.EINVAL or os.fstat(ours).st_size == 0:
+            raise
+        return False
+    return os.fstat(theirs).st_size >= os.fstat(ours).st_size
 
 
 def _link(name: str, directory_fd: int) -> str:
