@@ -374,7 +374,7 @@ class Host(Protocol):
     def go_back(self, session: str) -> bool:
         """Decide that a recovery that stays where it is, is taken back after all; `reconcile` does it.
 
-        Returns: False where no such recovery stays.
+        Returns: False where no such recovery stays, or where it has come to its end.
         """
         ...
 

@@ -67,9 +67,12 @@ class Mender:
     def go_back(self, session: str) -> bool:
         """Decide that a recovery that stays where it is, is taken back after all, by whoever mends it next.
 
-        Returns: False where no such recovery stays.
+        Returns: False where no such recovery stays, or where it has come to its end: what it set aside may be in the
+            catalog by then, and is what the next recovery puts back.
         """
-        if session not in [each.id for each in self._journal.open_sessions() if each.decision is Decision.STAY]:
+        stays = [each.id for each in self._journal.open_sessions() if each.decision is Decision.STAY]
+        left = [each for each in self._journal.entries(session) if each.state is EffectState.INTENT]
+        if session not in stays or not left:
             return False
         self._journal.take(session)
         self._journal.decide(session, Decision.KEEP)
