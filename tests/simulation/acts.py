@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a user of a simulated host does next, and what has to hold after it."""
 
+import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from slackwater.model.replica import Replica, ReplicaKind
 from slackwater.sessions import clone, mount
+from slackwater.sessions.abort import abort
 from slackwater.sessions.backup import backup
 from slackwater.sessions.pinning import pin
 from slackwater.sessions.reconcile import reconcile
@@ -62,10 +65,14 @@ def _recover(living: "Living", specification: str, replica: str = "", *, undo: b
     apps = [world.applications[ref.name] for ref in world.specifications[specification].components]
     cell, world.turned_to = living.cell(specification), ""
     before = {each.name: each.image for each in apps}
+    apart = random.Random(f"{world.seed} {living.loop.time()}")
+    stay = apart.random() < 0.25
     end = living.run(
         f"recover of {specification}{' undo' if undo else ''} {replica}".rstrip(),
-        lambda: recover(cell, specification, replica, undo=undo, wait_s=2.0),
+        lambda: recover(cell, specification, replica, undo=undo, stay=stay, wait_s=2.0),
     )
+    if stay and end != "done" and apart.random() < 0.5:
+        _take_back(living)
     if not (source := world.turned_to):
         return
     if world.rng.random() < 0.3:
@@ -73,6 +80,12 @@ def _recover(living: "Living", specification: str, replica: str = "", *, undo: b
             each.start_by_itself()
     living.mend()
     world.oracle.switched(apps, before, source, done=end == "done")
+
+
+def _take_back(living: "Living") -> None:
+    """Ask what was cut off to end: a recovery that stays where it failed is taken back, no other session is."""
+    for session in living.cell("").host.pending():
+        living.run(f"abort of {session}", partial(abort, living.cell(""), session))
 
 
 def _undo(living: "Living", specification: str) -> None:
