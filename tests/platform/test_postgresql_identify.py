@@ -18,7 +18,7 @@ from slackwater.system.processes import command_of
 from slackwater.writers._postgresql import managed
 from slackwater.writers._postgresql.controlfile import read_control_file
 from slackwater.writers.postgresql import PostgresqlWriter
-from tests.platform.postgresql_support import OWNER, PROGRAMS, Cluster, as_owner, codes, identify, new_cluster
+from tests.platform.postgresql_support import OWNER, VERSIONS, Cluster, as_owner, codes, identify, new_cluster
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql]
 
@@ -33,7 +33,7 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.mark.parametrize("version", sorted(PROGRAMS))
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_server_is_named_by_its_data_directory_and_knows_itself(version: int) -> None:
     with new_cluster(version) as cluster:
         cluster.initdb()
@@ -217,7 +217,7 @@ def test_a_server_on_files_that_were_moved_away_is_refused(cluster: Cluster) -> 
     assert [each.code for each in found.refusals] == ["moved"]
 
 
-@pytest.mark.parametrize("version", sorted(PROGRAMS))
+@pytest.mark.parametrize("version", VERSIONS)
 def test_the_control_file_says_what_the_engines_own_tool_says(version: int) -> None:
     with new_cluster(version) as cluster:
         cluster.initdb()

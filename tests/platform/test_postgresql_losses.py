@@ -11,7 +11,7 @@ from slackwater.system.credentials import as_user
 from slackwater.writers._postgresql import lossnames
 from slackwater.writers._postgresql.losses import Change
 from slackwater.writers._postgresql.lossnames import TABLES, Catalog, Table
-from tests.platform.postgresql_support import OWNER, PROGRAMS, new_cluster
+from tests.platform.postgresql_support import OWNER, VERSIONS, new_cluster
 from tests.platform.test_postgresql_roll import WRITER, Rolling
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql]
@@ -80,7 +80,7 @@ MISTAKES = (
 )  # fmt: skip
 
 
-@pytest.fixture(params=sorted(PROGRAMS))
+@pytest.fixture(params=VERSIONS)
 def rolling(request: pytest.FixtureRequest) -> Iterator[Rolling]:
     with new_cluster(request.param) as cluster:
         cluster.initdb()

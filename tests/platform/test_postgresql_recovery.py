@@ -15,7 +15,7 @@ from slackwater.model.component import Component, ComponentRef
 from slackwater.model.facts import Facts
 from slackwater.writers._postgresql.controlfile import format_lsn, parse_lsn
 from slackwater.writers.postgresql import PostgresqlWriter
-from tests.platform.postgresql_support import OWNER, PROGRAMS, Cluster, as_owner, identify, new_cluster
+from tests.platform.postgresql_support import OWNER, VERSIONS, Cluster, as_owner, identify, new_cluster
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql]
 
@@ -67,7 +67,7 @@ def rewrite(component: Component, clone: Path, known: Sequence[Facts] = ()) -> F
         os.close(fd)
 
 
-@pytest.fixture(params=sorted(PROGRAMS))
+@pytest.fixture(params=VERSIONS)
 def any_version(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     with new_cluster(request.param) as cluster:
         cluster.initdb()

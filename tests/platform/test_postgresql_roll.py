@@ -18,7 +18,7 @@ from slackwater.model.replica import ComponentRecord
 from slackwater.model.target import LogSource, Reach, RecoveryTarget
 from slackwater.writers._postgresql import chain, ground, roll, segments
 from slackwater.writers.postgresql import PostgresqlWriter
-from tests.platform.postgresql_support import PROGRAMS, Cluster, as_owner, identify, new_cluster
+from tests.platform.postgresql_support import VERSIONS, Cluster, as_owner, identify, new_cluster
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql]
 
@@ -102,7 +102,7 @@ def rolling(version: int = 15) -> Iterator[Rolling]:
         yield Rolling(cluster)
 
 
-@pytest.fixture(params=sorted(PROGRAMS))
+@pytest.fixture(params=VERSIONS)
 def any_version(request: pytest.FixtureRequest) -> Iterator[Rolling]:
     with rolling(request.param) as made:
         yield made
