@@ -31,9 +31,11 @@ async def abort(cell: Cell, session_id: str, *, timeout_s: float = 60.0, kill: b
     """
     require_rights(cell.places.state_dir)
     session = cell.catalog.sessions.get(session_id)
-    if not alive(session.process) and session_id in cell.host.pending() and cell.for_writing().host.go_back(session_id):
-        await reconcile(cell.for_writing())
-        return cell.catalog.sessions.get(session_id)
+    if not alive(session.process) and session_id in cell.host.pending():
+        writing = cell.for_writing()
+        if writing.host.go_back(session_id):
+            await reconcile(writing)
+            return cell.catalog.sessions.get(session_id)
     if session.outcome not in (Outcome.RUNNING, Outcome.WAITING):
         raise NotFoundError(
             f"The session {session_id} has ended: {session.outcome}.",
