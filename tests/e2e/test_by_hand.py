@@ -4,7 +4,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from slackwater.demo.cluster import DebianCluster
 from slackwater.demo.lab import Lab
 from slackwater.system.command import CommandError, run
-from tests.e2e.luck_support import MIB, add_table, in_memory, obeyed, spawned, tables, write_specification
+from tests.e2e.luck_support import MIB, add_table, obeyed, spawned, tables, write_specification
 from tests.e2e.spawner import Spawner
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql]
@@ -26,12 +26,6 @@ class Ground:
     places: str
     """Where the replicas lie."""
     put_back: Callable[[], None]
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with in_memory() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

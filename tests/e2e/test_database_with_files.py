@@ -12,7 +12,7 @@ import pytest
 from slackwater.demo.cluster import Cluster, give_to_owner
 from slackwater.demo.disk import BtrfsDisk
 from slackwater.demo.lab import Lab
-from tests.e2e.luck_support import MIB, against, in_memory, obeyed, spawned
+from tests.e2e.luck_support import MIB, against, obeyed, spawned
 from tests.e2e.spawner import Spawner
 from tests.platform.crowd import new_cgroup
 from tests.platform.files_support import Uploads
@@ -89,12 +89,6 @@ def complaints(rows: set[int], files: set[int], at_least: int = 0) -> list[str]:
     under_way = max(rows, default=0) + 1
     found += [f"file {n} has no row" for n in sorted(files - rows) if n != under_way]
     return found + ([f"{at_least} was acknowledged"] if max(rows, default=0) < at_least else [])
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with in_memory() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

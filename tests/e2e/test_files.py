@@ -14,24 +14,12 @@ from slackwater.demo.disk import BtrfsDisk
 from slackwater.demo.lab import Lab
 from slackwater.system import cgroups
 from slackwater.system.command import run
-from tests.e2e.luck_support import MIB, against, failed, in_memory, obeyed, spawned
+from tests.e2e.luck_support import MIB, against, failed, obeyed, spawned
 from tests.e2e.spawner import Spawner
 from tests.platform.crowd import eventually, new_cgroup
 from tests.platform.files_support import Uploads, complaints
 
 pytestmark = [pytest.mark.root]
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with in_memory() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def spawner(lab: Lab) -> Iterator[Spawner]:
-    with Spawner(lab.environment()) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -14,7 +13,7 @@ from slackwater.demo.cluster import DebianCluster
 from slackwater.demo.disk import BtrfsDisk
 from slackwater.demo.lab import Answer, Lab
 from slackwater.system.command import run
-from tests.e2e.luck_support import MIB, add_table, against, in_memory, look, obeyed, spawned, tables
+from tests.e2e.luck_support import MIB, add_table, against, look, obeyed, spawned, tables
 from tests.e2e.spawner import Spawner
 
 pytestmark = [pytest.mark.root, pytest.mark.postgresql]
@@ -43,18 +42,6 @@ LAYOUTS = [
     Layout("log mounted inside", (("pg", "srv"), ("log", "srv/pg_wal")), "srv", hold="log-bridge"),
     Layout("log linked", (("pg", "srv"), ("log", "log")), "srv", log="log/pg_wal", hold="log-bridge"),
 ]
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with in_memory() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def spawner(lab: Lab) -> Iterator[Spawner]:
-    with Spawner(lab.environment()) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from slackwater.demo.disk import PlainDisk
 from slackwater.demo.lab import Lab
 from slackwater.demo.load import Load
 from slackwater.system.command import run
-from tests.e2e.luck_support import MIB, against, failed, in_memory, look, obeyed, spawned
+from tests.e2e.luck_support import MIB, against, failed, look, obeyed, spawned
 from tests.e2e.spawner import Spawner
 from tests.e2e.test_xfs import whole
 from tests.platform.btrfs_support import read, write
@@ -25,20 +25,8 @@ pytestmark = [pytest.mark.root, pytest.mark.postgresql]
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with in_memory() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
 def ext4(lab: Lab) -> PlainDisk:
     return lab.ext4(1024 * MIB)
-
-
-@pytest.fixture(scope="module")
-def spawner(lab: Lab) -> Iterator[Spawner]:
-    with Spawner(lab.environment()) as made:
-        yield made
 
 
 def do(spawner: Spawner, *words: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 from slackwater.demo.disk import BtrfsDisk
 from slackwater.demo.lab import Lab
 from slackwater.system.command import run
-from tests.e2e.luck_support import MIB, against, in_memory, obeyed, spawned
+from tests.e2e.luck_support import MIB, against, obeyed, spawned
 from tests.e2e.spawner import Spawner
 from tests.platform.crowd import eventually, new_cgroup, write
 
@@ -57,12 +57,6 @@ def pair(first: Path, second: Path, cgroup: str) -> Iterator[subprocess.Popen[by
             yield process
         finally:
             process.kill()
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with in_memory() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 from slackwater.demo.disk import BtrfsDisk, XfsDisk
 from slackwater.demo.lab import Answer, Lab
 from slackwater.system.processes import stat_of
-from tests.e2e.luck_support import MIB, against, failed, in_memory, obeyed, spawned
+from tests.e2e.luck_support import MIB, against, failed, obeyed, spawned
 from tests.e2e.spawner import Spawner
 from tests.platform.crowd import eventually
 from tests.platform.sqlite_support import APPLICATION, complaints, create
@@ -96,18 +96,6 @@ class Shop:
     @property
     def commands(self) -> str:
         return f'stop = "{self.folder}/stop"\nstart = "{self.folder}/start"\n'
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with in_memory() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def spawner(lab: Lab) -> Iterator[Spawner]:
-    with Spawner(lab.environment()) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

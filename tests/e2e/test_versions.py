@@ -24,12 +24,6 @@ def lab() -> Iterator[Lab]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def spawner(lab: Lab) -> Iterator[Spawner]:
-    with Spawner(lab.environment()) as made:
-        yield made
-
-
 @pytest.mark.parametrize("major", [15, 17, 18])
 def test_a_lost_table_is_back_and_gone_again(lab: Lab, spawner: Spawner, major: int) -> None:
     path = lab.disks[0].subvolume(f"pg{major}")

@@ -26,12 +26,6 @@ def lab() -> Iterator[Lab]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def spawner(lab: Lab) -> Iterator[Spawner]:
-    with Spawner(lab.environment()) as made:
-        yield made
-
-
 def do(spawner: Spawner, *words: str) -> dict[str, Any]:
     return obeyed(spawned(spawner, *words)).document
 
