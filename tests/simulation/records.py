@@ -50,9 +50,9 @@ class SimJournal(Journal):
         with _committing("intend"):
             return super().intend(session, effects)
 
-    def decide(self, session: str, decision: Decision) -> None:
+    def decide(self, session: str, decision: Decision, *, again: Collection[int] = ()) -> None:
         with _committing("decide"):
-            super().decide(session, decision)
+            super().decide(session, decision, again=again)
 
     def settle(self, session: str) -> None:
         with _committing("settle"):

@@ -98,8 +98,9 @@ class Mender:
                 hint=f"Put it right by hand, then: slackwater reconcile --forget {cut_off.id}",
             )
         if cut_off.decision is Decision.OPEN:
-            decision = Decision.FINISH if self._switched(cut_off.id) else Decision.UNDO
-            cut_off = self._decided(cut_off, decision)
+            switched = self._switched(cut_off.id)
+            again = self._on_exchanges(cut_off.id) if switched else ()
+            cut_off = self._decided(cut_off, Decision.FINISH if switched else Decision.UNDO, again)
         elif cut_off.decision is Decision.UNDO and _stands_on_itself(cut_off) and self._switched(cut_off.id):
             # Cut off before anything was switched back: whoever found the new volumes in place may have started it.
             cut_off = self._decided(cut_off, Decision.KEEP)
@@ -112,8 +113,8 @@ class Mender:
             cut_off = self._decided(cut_off, Decision.KEEP)
         return self._take_back(cut_off)
 
-    def _decided(self, session: OpenSession, decision: Decision) -> OpenSession:
-        self._journal.decide(session.id, decision)
+    def _decided(self, session: OpenSession, decision: Decision, again: Collection[int] = ()) -> OpenSession:
+        self._journal.decide(session.id, decision, again=again)
         return replace(session, decision=decision)
 
     def _finished(self, session: OpenSession, mended: Sequence[Mended]) -> Reconciled:
@@ -210,6 +211,16 @@ class Mender:
         """
         exchanges = [each for _, each in self._journal.effects(session) if isinstance(each, Exchange)]
         return bool(exchanges) and all(each.exchanged() for each in exchanges)
+
+    def _on_exchanges(self, session: str) -> list[int]:
+        """The effects of a recovery from its first exchange on, which are made again where it was cut off undecided.
+
+        It may have been undoing them: with a full disk that is done without a decision, perhaps without a record, and a
+        bar that had been lifted would lie over its volumes for ever.
+        """
+        effects = self._journal.effects(session)
+        first = next((entry.id for entry, each in effects if isinstance(each, Exchange)))
+        return [entry.id for entry in self._journal.entries(session) if entry.id >= first]
 
 
 def _apart(undone: Sequence[Mended], effects: Sequence[tuple[Entry, Effect]]) -> tuple[list[Mended], list[Mended]]:

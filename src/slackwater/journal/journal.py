@@ -286,10 +286,17 @@ class Journal:
                     effect.undo()
                 self._set(entry.id, _UNDONE)
 
-    def decide(self, session: str, decision: Decision) -> None:
-        """Commit what becomes of the session when it is cut off from now on."""
+    def decide(self, session: str, decision: Decision, *, again: Collection[int] = ()) -> None:
+        """Commit what becomes of the session when it is cut off from now on.
+
+        Args:
+            session: its id.
+            decision: what becomes of it.
+            again: entries that `finish` is to make whatever was recorded of them; effects are idempotent.
+        """
         with self._held(session):
             self._db.execute("UPDATE session SET decision = ? WHERE id = ?", (decision, session))
+            self._db.executemany("UPDATE effect SET state = 'intent' WHERE id = ?", [(each,) for each in again])
 
     def settle(self, session: str) -> None:
         """Close a session whose effects are all where they belong; it leaves the journal. Idempotent."""

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a recovery that was cut off without a decision, by what its storage shows and its journal says."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from slackwater.hosts.mending import Mender
+from slackwater.journal.effects import EffectKinds
+from slackwater.journal.journal import Journal, OpenSession
+from slackwater.model.facts import Facts
+from slackwater.model.session import SessionKind
+from slackwater.recovery.order import Hands
+from slackwater.system.clock import SYSTEM_CLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A file that is there when the effect is made."""
+
+    kind: ClassVar[str] = "test.mark"
+    path: str
+
+    def describe(self) -> str:
+        return f"mark {self.path}"
+
+    def make(self) -> Facts:
+        Path(self.path).touch()
+        return {}
+
+    def undo(self) -> None:
+        Path(self.path).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn(Mark):
+    """The same in place of an exchange."""
+
+    kind: ClassVar[str] = "test.turn"
+
+    def exchanged(self) -> bool:
+        return Path(self.path).exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Lift(Mark):
+    """In place of the end of a bar: the file is the bar."""
+
+    kind: ClassVar[str] = "test.lift"
+
+    def make(self) -> Facts:
+        Path(self.path).unlink(missing_ok=True)
+        return {}
+
+    def undo(self) -> None:
+        Path(self.path).touch()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(str(tmp_path / "journal.sqlite"), EffectKinds([Mark, Turn, Lift]))
+    journal.begin("s1", SessionKind.RECOVERY, "1:2:3")
+    yield journal
+    journal.close()
+
+
+def cut_off(journal: Journal) -> OpenSession:
+    (opened,) = journal.open_sessions()
+    return opened
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_bar_that_an_undecided_undo_put_back_is_lifted_again(
+    journal: Journal, tmp_path: Path, *, recorded: bool
+) -> None:
+    clone, turn, bar, start = (str(tmp_path / name) for name in ("clone", "turn", "bar", "start"))
+    for effect in (Mark(clone), Turn(turn), Lift(bar)):
+        journal.run("s1", effect)
+    journal.intend("s1", [Mark(start)])
+    # A full disk: no decision could be written, and of what was undone perhaps nothing. Then the process was killed.
+    Lift(bar).undo()
+    if recorded:
+        journal.revert("s1", Lift(bar), undo=False)
+    mended = Mender(journal, Hands({}, {}, SYSTEM_CLOCK)).mend(cut_off(journal))
+    assert mended.whole
+    assert sorted(each.name for each in tmp_path.iterdir() if each.suffix == "") == ["clone", "start", "turn"]
+    assert journal.open_sessions() == []
+
+
+def test_what_was_not_switched_is_undone(journal: Journal, tmp_path: Path) -> None:
+    clone, turn, bar = (str(tmp_path / name) for name in ("clone", "turn", "bar"))
+    for effect in (Mark(clone), Turn(turn), Lift(bar)):
+        journal.run("s1", effect)
+    Turn(turn).undo()
+    assert Mender(journal, Hands({}, {}, SYSTEM_CLOCK)).mend(cut_off(journal)).whole
+    assert sorted(each.name for each in tmp_path.iterdir() if each.suffix == "") == ["bar"]
+    assert journal.open_sessions() == []
