@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from slackwater.model.component import Component, ComponentRef, FileRole, FileSet
 from slackwater.model.hold import Consistency, Hold
-from tests.simulation.storage import Content
+from tests.simulation.storage import Content, Tree
 from tests.simulation.world import World
 
 
@@ -31,6 +31,8 @@ class Application:
     """What it has acknowledged and nobody has given up on purpose."""
     states: set[Content] = field(default_factory=set)
     """Every whole state that its data may be found in when it starts."""
+    trees: tuple[Tree, ...] = ()
+    """What it runs on, or ran on last, wherever that lies now."""
     locked: bool = False
     rested_by: set[str] = field(default_factory=set)
     """Processes of ours whose writer has brought it to rest."""
@@ -54,12 +56,6 @@ class Application:
         """All that lies on its volumes now."""
         volumes = self.world.storage.volumes
         return tuple(sorted(number for path in self.volumes for number in volumes[path].content))
-
-    @property
-    def disk(self) -> Content:
-        """The same, after a power cut."""
-        volumes = self.world.storage.volumes
-        return tuple(sorted(number for path in self.volumes for number in volumes[path].synced))
 
     def go_on(self) -> None:
         """Write, if nothing is against it."""
@@ -88,6 +84,7 @@ class Application:
             self.world.violate(f"{self.name} was started on half a switch (8: {image[-6:]} is no state it ever had)")
             self.states.add(image)
         self.lineage = list(image)
+        self.trees = tuple(self.world.storage.volumes[path] for path in self.volumes)
         self.running, self.pid, self.cgroup = True, 5000 + self.world.number(), self.home
         self.world.cgroups.setdefault(self.home, set()).add(self.pid)
         self.world.tell(f"{self.name} starts as {self.pid}")
@@ -111,10 +108,10 @@ class Application:
         if self.running:
             self.states.add(tuple(self.lineage))
         if power and not self.survives:
-            lost = set(self.image) - set(self.disk)
-            self.owed -= lost
-            self.states.add(self.disk)
-            self.lineage = list(self.disk)
+            left = tuple(sorted(number for tree in self.trees for number in tree.synced))
+            self.owed -= {number for tree in self.trees for number in tree.content} - set(left)
+            self.states.add(left)
+            self.lineage = list(left)
         if self.running:
             self.world.tell(f"{self.name} ends")
         self.running, self.pid, self.locked = False, 0, False

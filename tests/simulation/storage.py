@@ -96,7 +96,8 @@ class Storage:
         for _ in range(rng.randint(0, len(self._unsynced))):
             self._unsynced.pop()()
         self._unsynced.clear()
-        for tree in self.volumes.values():
+        aside = [tree for _, _, place in self.kept() for tree in place.trees.values()]
+        for tree in (*self.volumes.values(), *aside):
             tree.content = tree.synced
 
     # -- places ------------------------------------------------------------------------------------------------------
