@@ -36,6 +36,9 @@ def step(living: "Living") -> None:
     (kind,) = rng.choices([name for name, _ in _KINDS], [weight for _, weight in _KINDS])
     specification = rng.choice(list(world.specifications))
     world.faults.draw()
+    apart = random.Random(f"{world.seed} still {living.loop.time()}")
+    if apart.random() < 0.15:
+        world.faults.stop(apart)
     _ACTS[kind](living, specification)
     _afterwards(living)
 

@@ -5,6 +5,7 @@ A fault is aimed at the n-th point that a session passes, whichever that is, or 
 while somebody stands still; a delay at the n-th blocking call, or at the n-th of one name.
 """
 
+import random
 from dataclasses import dataclass
 
 from slackwater.errors import SlackwaterError
@@ -95,6 +96,12 @@ class Faults:
                 left = rng.choice((0, 0, 0, 1, 1, 2, 3)) if name else rng.randrange(_MOST_POINTS)
                 self._points.append(Fault(kind, name, left))
 
+    def stop(self, apart: random.Random) -> None:
+        """The process of the next session stands still somewhere."""
+        name = apart.choice(_CRITICAL) if apart.random() < 0.5 else ""
+        left = apart.choice((0, 0, 0, 1, 2)) if name else apart.randrange(_MOST_POINTS)
+        self._points.append(Fault("stop", name, left))
+
     def none(self) -> None:
         """Nothing goes wrong from now on."""
         self._points, self._calls, self._twice, self._full = [], [], False, 0
@@ -139,6 +146,11 @@ class Faults:
 
     def _crash_with_guard(self, name: str, errors: str, process: Process) -> None:
         self._world.kill(process, guards=True)
+
+    def _stop(self, name: str, errors: str, process: Process) -> None:
+        if not process.still:
+            process.still = True
+            self._world.stopped(process)
 
     def _power_cut(self, name: str, errors: str, process: Process) -> None:
         self._world.reboot()

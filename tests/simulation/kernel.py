@@ -22,11 +22,11 @@ from slackwater.model.facts import Facts
 from slackwater.model.storage import MountOrder
 from slackwater.recovery import clones, steps
 from slackwater.recovery.order import RecoveryOrder
-from slackwater.sessions import cut_off, expiry, reconcile, running
+from slackwater.sessions import abort, cut_off, expiry, reconcile, running
 from slackwater.system import cgroups, crew, hooks, namespaces, present, processes
 from slackwater.system.hooks import Ran
 from slackwater.system.processes import Stat
-from tests.simulation import guards
+from tests.simulation import guards, takeover
 from tests.simulation.virtual import run_blocking
 from tests.simulation.world import PROCESS, now
 
@@ -160,6 +160,12 @@ _REPLACED: tuple[tuple[object, str, object], ...] = (
     (crew, "runner", run_blocking),
     (running, "identity", lambda pid: PROCESS.get().identity),
     (reconcile, "alive", _alive),
+    (abort, "alive", _alive),
+    (abort, "stopped", takeover.stopped),
+    (abort, "open_pidfd", takeover.open_pidfd),
+    (abort, "os", takeover.OS),
+    (abort, "signal", takeover.SIGNAL),
+    (abort, "anyio", takeover.ANYIO),
     (expiry, "begun_s", _begun_s),
     (cut_off, "of_this_boot", lambda identity: identity.endswith(f":{now().boot}")),
     (processes, "alive", _alive),

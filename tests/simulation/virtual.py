@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import anyio
 import anyio.lowlevel
 
+from tests.simulation.takeover import stand
 from tests.simulation.world import PROCESS, Killed, World, now
 
 T = TypeVar("T")
@@ -81,6 +82,8 @@ async def run_blocking(call: Callable[..., T], *arguments: object, abandon_on_ca
     name = name_of(call)
     if name.startswith("The thaw of app:"):  # asked, whenever it answers
         PROCESS.get().asked[name.removeprefix("The thaw of app:")] = 0
+    if PROCESS.get().still:
+        await stand(PROCESS.get())
     before_s, after_s = world.faults.delays(name)
     if not before_s and not after_s:
         return call(*arguments)

@@ -36,6 +36,8 @@ class Process:
     identity: str
     dead: bool = False
     """Killed, or ended."""
+    still: bool = False
+    """Stopped: it begins nothing until it goes on."""
     late: int = 0
     """Calls that have not come back from the kernel: until they do, the process is there."""
     in_kernel: bool = False
@@ -68,6 +70,8 @@ class World:
         self.rng = random.Random(seed)
         self.random = self.rng.random
         self.time_s: Callable[[], float] = lambda: 0.0
+        self.stopped: Callable[[Process], None] = lambda process: None
+        """Told of a process that begins to stand still."""
         self.wall_offset_s = 0.0
         self.trace: list[tuple[float, str]] = []
         self.violations: list[str] = []
@@ -138,13 +142,17 @@ class World:
             self.faults.strike(name, errors, process)
 
     def kill(self, process: Process, *, guards: bool) -> None:
-        """The process dies at once; `guards`: its guards die with it."""
+        """The running process dies at once; `guards`: its guards die with it."""
+        self.slay(process, guards=guards)
+        raise Killed
+
+    def slay(self, process: Process, *, guards: bool) -> None:
+        """The same to another."""
         process.dead = True
         self.tell(f"killed: process {process.identity}{' and its guard' if guards else ''}")
         for guard in process.guards:
             guard.coordinator_died(killed=guards)
         self.reap(process)
-        raise Killed
 
     def end(self, process: Process) -> None:
         """The process has come to its end, however."""

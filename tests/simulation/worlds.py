@@ -8,7 +8,7 @@ import asyncio
 import os
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,6 +32,7 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.provider import OtherProvider, SimProvider
 from tests.simulation.records import SimJournal, TwinCatalog, real_catalog
 from tests.simulation.storage import Storage
+from tests.simulation.takeover import somebody
 from tests.simulation.trees import EFFECTS as TREES
 from tests.simulation.virtual import VirtualClock, VirtualLoop
 from tests.simulation.world import OWNER, PROCESS, Process, World, enter
@@ -77,6 +78,8 @@ class Living:
         self.world.oracle = Oracle(self.world, self.journal, self.catalog)
         self.ended: Counter[str] = Counter()
         self.settings = Settings()
+        self._somebody: list[asyncio.Future[None]] = []
+        self.world.stopped = self._stopped
         _furnish(self.world, folder)
 
     def close(self) -> None:
@@ -109,12 +112,32 @@ class Living:
         processes = [self.world.spawn() for _ in acts]
         self.world.tell(f"=== {what} by {', '.join(each.identity for each in processes)}")
         commands = [self._command(*each) for each in zip(processes, acts, strict=True)]
-        ends = self.loop.run_until_complete(asyncio.gather(*commands))
+        ends = self.loop.run_until_complete(self._together(commands))
         self.world.tell(f"=== {what}: {', '.join(end for end, _ in ends)}")
         self.ended.update(f"{what.partition(' ')[0]} {end}" for end, _ in ends)
         for process, (_, killed) in zip(processes, ends, strict=True):
             self.world.oracle.after(process, killed=killed)
         return ends[0][0]
+
+    async def _together(self, commands: Sequence[Coroutine[Any, Any, tuple[str, bool]]]) -> list[tuple[str, bool]]:
+        """How they ended; whoever does something about one that stands still is done, too."""
+        ends = await asyncio.gather(*commands)
+        while self._somebody:
+            await self._somebody.pop()
+        return ends
+
+    def _stopped(self, process: Process) -> None:
+        """A process begins to stand still."""
+        self._somebody.append(asyncio.ensure_future(somebody(self, process)))
+
+    async def beside(self, what: str, act: Callable[[], Awaitable[object]]) -> None:
+        """Run a command in a process of its own while others run."""
+        process = self.world.spawn()
+        self.world.tell(f"=== {what} by {process.identity}")
+        end, killed = await self._command(process, act)
+        self.world.tell(f"=== {what}: {end}")
+        self.ended[f"{what.partition(' ')[0]} {end}"] += 1
+        self.world.oracle.after(process, killed=killed)
 
     async def _command(self, process: Process, act: Callable[[], Awaitable[object]]) -> tuple[str, bool]:
         """One command: how it ended, and whether it was killed."""
