@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from slackwater.sessions.abort import abort
+from slackwater.system.processes import pid_of
 from tests.simulation.world import Process, now
 
 if TYPE_CHECKING:
@@ -46,15 +47,14 @@ async def somebody(living: "Living", process: Process) -> None:
 
 
 def _process(number: int) -> Process | None:
-    found = (each for name, each in now().processes.items() if int(name.partition(":")[0]) == number)
-    return next(found, None)
+    return next((each for name, each in now().processes.items() if pid_of(name) == number), None)
 
 
 def open_pidfd(identity: str) -> int:
     """In place of `system.processes.open_pidfd`: the process's number is its descriptor."""
     if identity not in now().processes:
         raise ProcessLookupError
-    return int(identity.partition(":")[0])
+    return pid_of(identity)
 
 
 def stopped(identity: str) -> bool:
@@ -82,15 +82,15 @@ def _ask(number: int, _signal: int) -> None:
 
 
 async def _gone(pidfd: int) -> None:
-    """The process is gone when nothing of it is in the kernel any more."""
-    while _process(pidfd) is not None:
+    """The process is gone when nothing of it is in the kernel any more, and its locks with it."""
+    while any(pid_of(name) == pidfd for name in (*now().processes, *now().holders)):  # noqa: ASYNC110
         await anyio.sleep(_TICK_S)
 
 
 async def stand(process: Process) -> None:
     """Stand still until somebody lets it go on, or kills it."""
     with anyio.CancelScope(shield=True):
-        while process.still and not process.dead:
+        while process.still and not process.dead:  # noqa: ASYNC110  # there is no event for either
             await asyncio.sleep(_TICK_S)
 
 

@@ -78,6 +78,8 @@ class World:
         self.counts: Counter[str] = Counter()
         self.processes: dict[str, Process] = {}
         """Those that are there, by identity."""
+        self.holders: set[str] = set()
+        """Those whose locks are still held; a real kernel drops them with the process, here it has to unwind first."""
         self.applications: dict[str, Application] = {}
         self.at_work: list[Application] = []
         """The same, in order."""

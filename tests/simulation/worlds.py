@@ -142,6 +142,7 @@ class Living:
     async def _command(self, process: Process, act: Callable[[], Awaitable[object]]) -> tuple[str, bool]:
         """One command: how it ended, and whether it was killed."""
         PROCESS.set(process)
+        self.world.holders.add(process.identity)
         end = "done"
         try:
             await act()
@@ -156,6 +157,7 @@ class Living:
             if not process.dead:
                 raise
         killed = process.dead
+        self.world.holders.discard(process.identity)
         self.world.end(process)
         return "killed" if killed else end, killed
 
