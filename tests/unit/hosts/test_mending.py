@@ -4,13 +4,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
 from slackwater.hosts.mending import Mender
 from slackwater.journal.effects import EffectKinds
-from slackwater.journal.journal import Journal, OpenSession
+from slackwater.journal.journal import Decision, Journal, OpenSession
 from slackwater.model.facts import Facts
 from slackwater.model.session import SessionKind
 from slackwater.recovery.order import Hands
@@ -59,12 +60,32 @@ class Lift(Mark):
         Path(self.path).touch()
 
 
+@dataclass(frozen=True, slots=True)
+class Beside(Mark):
+    """The same in place of a clone."""
+
+    kind: ClassVar[str] = "test.beside"
+
+    def keep(self) -> Facts:
+        Path(self.path).rename(f"{self.path}-kept")
+        return {}
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(str(tmp_path / "journal.sqlite"), EffectKinds([Mark, Turn, Lift]))
+    journal = Journal(str(tmp_path / "journal.sqlite"), EffectKinds([Mark, Beside, Turn, Lift]))
     journal.begin("s1", SessionKind.RECOVERY, "1:2:3")
     yield journal
     journal.close()
+
+
+def mender(journal: Journal) -> Mender:
+    provider: Any = SimpleNamespace(effects=(Beside, Turn, Lift), find=lambda: ())
+    return Mender(journal, Hands({}, {"test": provider}, SYSTEM_CLOCK))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir() if each.suffix == "")
 
 
 def cut_off(journal: Journal) -> OpenSession:
@@ -84,9 +105,8 @@ def test_a_bar_that_an_undecided_undo_put_back_is_lifted_again(
     Lift(bar).undo()
     if recorded:
         journal.revert("s1", Lift(bar), undo=False)
-    mended = Mender(journal, Hands({}, {}, SYSTEM_CLOCK)).mend(cut_off(journal))
-    assert mended.whole
-    assert sorted(each.name for each in tmp_path.iterdir() if each.suffix == "") == ["clone", "start", "turn"]
+    assert mender(journal).mend(cut_off(journal)).whole
+    assert names(tmp_path) == ["clone", "start", "turn"]
     assert journal.open_sessions() == []
 
 
@@ -95,6 +115,21 @@ def test_what_was_not_switched_is_undone(journal: Journal, tmp_path: Path) -> No
     for effect in (Mark(clone), Turn(turn), Lift(bar)):
         journal.run("s1", effect)
     Turn(turn).undo()
-    assert Mender(journal, Hands({}, {}, SYSTEM_CLOCK)).mend(cut_off(journal)).whole
-    assert sorted(each.name for each in tmp_path.iterdir() if each.suffix == "") == ["bar"]
+    assert mender(journal).mend(cut_off(journal)).whole
+    assert names(tmp_path) == ["bar"]
+    assert journal.open_sessions() == []
+
+
+@pytest.mark.parametrize("switched", [True, False])
+def test_what_an_undo_that_was_cut_off_finds_switched_may_have_run_and_is_kept(
+    journal: Journal, tmp_path: Path, *, switched: bool
+) -> None:
+    clone, turn = (str(tmp_path / name) for name in ("clone", "turn"))
+    journal.run("s1", Beside(clone))
+    journal.run("s1", Turn(turn))
+    journal.decide("s1", Decision.UNDO)
+    if not switched:
+        Turn(turn).undo()
+    assert mender(journal).mend(cut_off(journal)).whole
+    assert names(tmp_path) == (["clone-kept"] if switched else [])
     assert journal.open_sessions() == []
