@@ -33,6 +33,8 @@ class Cell:
 
     session: str
     moment: Moment
+    orderly: bool = False
+    """A reboot: the machine is shut down, and nobody's power is cut."""
 
 
 def drawn(rng: random.Random, filesystem: str) -> Iterator[Cell]:
@@ -48,7 +50,7 @@ def drawn(rng: random.Random, filesystem: str) -> Iterator[Cell]:
         else:
             at_moments += [effect(f"{provider}.snapshot", "intent"), effect(f"{provider}.snapshot", "done")]
         within = told(rng.choice(PHASES[session]), rng.random() ** 2 * 2.0)
-        yield Cell(session, rng.choice([within, within, rng.choice(at_moments)]))
+        yield Cell(session, rng.choice([within, within, rng.choice(at_moments)]), orderly=rng.random() < 0.2)
 
 
 def play(machine: Power, cells: Iterable[Cell], rng: random.Random) -> Iterator[dict[str, str]]:
@@ -60,7 +62,7 @@ def play(machine: Power, cells: Iterable[Cell], rng: random.Random) -> Iterator[
     for each in cells:
         words, source = _ready(machine, each.session)
         kind = {"rotation": "backup", "roll-forward": "recovery"}.get(each.session, each.session)
-        cut = machine.strike(kind, words, each.moment, source)
+        cut = machine.strike(kind, words, each.moment, source, orderly=each.orderly)
         print(f"{machine.filesystem}: {each.session} {cut.told.session} cut {cut.moment}", flush=True)
         seen = machine.check(cut, database_first=rng.random() < 0.5, look_into=rng.random() < 0.3)
         yield {"filesystem": machine.filesystem, "session": each.session, "moment": cut.moment, "seen": seen}

@@ -187,6 +187,18 @@ class Agent:
         done = run("bash", "-c", command, check=False)
         return done.status, done.output + done.complaint
 
+    def terminate(self) -> None:
+        """Ask all processes to end, as an init does first when the machine is to be switched off."""
+        os.kill(-1, signal.SIGTERM)  # but this one and process 1, see kill(2)
+
+    def halt(self, target: str) -> None:
+        """The rest of it: whoever is left is killed, and the disk is unmounted."""
+        os.kill(-1, signal.SIGKILL)
+        ends_s = time.monotonic() + 20.0
+        while run("umount", target, check=False).status != 0 and time.monotonic() < ends_s:
+            time.sleep(0.1)
+        os.sync()
+
     def watch(self) -> None:
         """Write down in `watched` each change of what the journal and the catalog say of sessions and deletions."""
         if os.fork():

@@ -197,20 +197,42 @@ class Power:
         self.now.ask("load", self.load._folder, self.offset_s)
         self.load.wait(2, 60.0)
 
-    def strike(self, kind: str, words: Sequence[str], moment: Moment, source: str = "") -> Cut:
-        """Begin a session, and cut the power at its moment, or when it has said that it is done."""
+    def strike(
+        self, kind: str, words: Sequence[str], moment: Moment, source: str = "", *, orderly: bool = False
+    ) -> Cut:
+        """Begin a session, and cut the power at its moment, or when it has said that it is done.
+
+        Where it is `orderly` the machine is shut down instead: whoever runs is asked to end, and killed after a while.
+        """
         before = {each["id"]: each["kind"] for each in self.replicas()}
         self.now.ask("watch")
         told = self._until(words, moment)
         while told.done and told.done.get("error", {}).get("code") in _TOO_SLOW:
             self.now.ask("wait")
             told = self._until(words, moment)
+        at_s = self._shut_down(told) if orderly else 0.0
         self.now.machine.cut()
-        at_s = max((at for _, _, at in self.load._acks(1)), default=0.0)
+        at_s = at_s or max((at for _, _, at in self.load._acks(1)), default=0.0)
         said = told.done
-        assert said is None or "error" not in said, said
+        if said and "error" in said:
+            assert orderly, said
+            assert said["error"]["code"] == "aborted", said
         self._remember(kind, told)
-        return Cut(kind, "after done" if said else str(moment), told, at_s, source, "--to" in words, before)
+        name = "after done" if said and not orderly else f"{moment}{', a reboot' if orderly else ''}"
+        return Cut(kind, name, told, at_s, source, "--to" in words, before)
+
+    def _shut_down(self, told: Told) -> float:
+        """All that was acknowledged before this moment has to be there, wherever the session was; what comes, may be.
+
+        What it can still undo in the time that an init gives it, it does.
+        """
+        at_s = max((at for _, _, at in self.load._acks(1)), default=0.0)
+        self.now.ask("terminate")
+        ends_s = time.monotonic() + 60.0
+        while told.done is None and time.monotonic() < ends_s:
+            time.sleep(LOOK_S)
+        self.now.ask("halt", self.place)
+        return at_s
 
     def _until(self, words: Sequence[str], moment: Moment) -> Told:
         """Begin a session, and wait for its moment or its end."""
@@ -298,19 +320,23 @@ class Power:
             assert (each["replica"] == session) == is_kept, f"{where}: {told}"
             actions = {effect["action"] for effect in each["effects"]}
             assert actions <= {"finish" if is_kept else "undo"}, f"{where}: {told}"
-        if cut.told.done is not None:
+        gave_up = "error" in (cut.told.done or {})
+        if cut.told.done is not None and not gave_up:
             assert is_kept, f"{where}: it was done, and is not there: {kept}, {told}"
         listed = {each["id"]: each for each in self.now.command("session", "list")["sessions"]}
         if session in listed:
             outcome = listed[session]["outcome"]
-            assert (outcome == "completed") == is_kept, f"{where}: {listed[session]}"
+            if gave_up:  # perhaps when its replica was there already
+                assert outcome == "aborted", f"{where}: {listed[session]}"
+            else:
+                assert (outcome == "completed") == is_kept, f"{where}: {listed[session]}"
         elif session:
             assert not is_kept, f"{where}: {session} is in no list of sessions"
         gone = set(cut.before) - set(kept)
         backups = [each for each, kind in cut.before.items() if kind == "backup"]
         assert gone <= (set(backups[: len(backups) + 1 - self.keep]) if is_kept else set()), f"{where}: {gone} went"
         assert set(told["deleted"]) <= gone, f"{where}: {told}"
-        return "done" if cut.told.done else "finished" if is_kept else "undone" if session else "nothing"
+        return "done" if cut.told.done and is_kept else "finished" if is_kept else "undone" if session else "nothing"
 
     def _storage(self, where: str) -> None:
         """The storage holds what the catalog shows, and nothing is half made or barred."""

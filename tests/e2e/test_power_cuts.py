@@ -21,9 +21,11 @@ CELLS = {
         Cell("rotation", rotating()),
         Cell("roll-forward", effect("btrfs.exchange", "done")),
         Cell("undo", told("start")),
+        Cell("recovery", told("stop"), orderly=True),
     ],
     "xfs": [
         Cell("backup", effect("reflink.snapshot", "intent")), Cell("recovery", done()),
+        Cell("recovery", effect("reflink.exchange", "done"), orderly=True),
     ],
 }  # fmt: skip
 
