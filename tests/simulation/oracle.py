@@ -80,7 +80,9 @@ class Oracle:
         if place.trees and session not in self._decided():
             self._world.violate(f"5: {session} is deleted, and nobody has decided that")
         document = place.document
-        if document is not None and session not in self.asked_for:
+        # What is half deleted is no replica any more: whoever deletes the others meanwhile knows that it goes.
+        whole = document is not None and not any(map(self._altered, document.copies))
+        if document is not None and whole and session not in self.asked_for:
             if document.kind is ReplicaKind.UNDO:
                 self._world.violate(f"6: {session}, set aside by a recovery, is deleted by itself")
             elif not any(self._good(each, document) for each in self._documents()):
