@@ -109,7 +109,6 @@ class Application:
             self.states.add(tuple(self.lineage))
         if power and not self.survives:
             left = tuple(sorted(number for tree in self.trees for number in tree.synced))
-            self.owed -= {number for tree in self.trees for number in tree.content} - set(left)
             self.states.add(left)
             self.lineage = list(left)
         if self.running:

@@ -91,14 +91,20 @@ class Storage:
         """All changes of names are on the disk."""
         self._unsynced.clear()
 
-    def lose_unsynced(self, rng: random.Random) -> None:
-        """A power cut: the last of the changes that were not on the disk may be lost, and what lay in caches is."""
+    def lose_unsynced(self, rng: random.Random) -> set[int]:
+        """A power cut: the last of the changes that were not on the disk may be lost, and what lay in caches is.
+
+        Returns: the writes that lay in caches.
+        """
         for _ in range(rng.randint(0, len(self._unsynced))):
             self._unsynced.pop()()
         self._unsynced.clear()
         aside = [tree for _, _, place in self.kept() for tree in place.trees.values()]
+        lost: set[int] = set()
         for tree in (*self.volumes.values(), *aside):
+            lost.update(set(tree.content) - set(tree.synced))
             tree.content = tree.synced
+        return lost
 
     # -- places ------------------------------------------------------------------------------------------------------
 

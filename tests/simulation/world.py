@@ -186,7 +186,10 @@ class World:
         self.enclosures.clear()
         for application in self.applications.values():
             application.die(power=True)
-        self.storage.lose_unsynced(self.rng)
+        lost = self.storage.lose_unsynced(self.rng)
+        for application in self.applications.values():
+            if not application.survives:
+                application.owed -= lost
         for application in self.applications.values():
             if self.rng.random() < 0.7:
                 application.start_by_itself()
