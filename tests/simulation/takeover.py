@@ -17,7 +17,7 @@ import anyio
 
 from slackwater.sessions.abort import abort
 from slackwater.system.processes import pid_of
-from tests.simulation.world import Killed, Process, now
+from tests.simulation.world import Process, now
 
 if TYPE_CHECKING:
     from tests.simulation.worlds import Living
@@ -88,16 +88,10 @@ async def _gone(pidfd: int) -> None:
 
 
 async def stand(process: Process) -> None:
-    """Stand still until somebody lets it go on, or kills it.
-
-    Raises:
-        Killed: what it was about to begin, it never begins.
-    """
+    """Stand still until somebody lets it go on, or kills it."""
     with anyio.CancelScope(shield=True):
         while process.still and not process.dead:  # noqa: ASYNC110  # there is no event for either
             await asyncio.sleep(_TICK_S)
-    if process.dead:
-        raise Killed
 
 
 #: What `sessions/abort.py` asks the kernel.

@@ -82,8 +82,11 @@ async def run_blocking(call: Callable[..., T], *arguments: object, abandon_on_ca
     name = name_of(call)
     if name.startswith("The thaw of app:"):  # asked, whenever it answers
         PROCESS.get().asked[name.removeprefix("The thaw of app:")] = 0
-    if PROCESS.get().still:
-        await stand(PROCESS.get())
+    process = PROCESS.get()
+    if process.still:
+        await stand(process)
+    if process.dead:  # what it had in the kernel comes to its end, see below; it begins nothing more
+        raise Killed(name)
     before_s, after_s = world.faults.delays(name)
     if not before_s and not after_s:
         return call(*arguments)
@@ -95,7 +98,6 @@ async def run_blocking(call: Callable[..., T], *arguments: object, abandon_on_ca
                 return call(*arguments)
             finally:
                 await asyncio.sleep(after_s)
-    process = PROCESS.get()
     process.late += 1
     task = asyncio.ensure_future(_late(call, arguments, name, before_s, after_s))
     try:

@@ -114,6 +114,7 @@ class SimWriter:
 
     def thaw(self, component: Component) -> None:
         app, process = app_of(component.ref.name), PROCESS.get()
+        process.asked[app.name] = 0
         now().point("writer.thaw:before", "any")
         app.rested_by.discard(process.identity)
         now().point("writer.thaw:after", "any")
