@@ -126,12 +126,7 @@ def test_a_deletion_that_was_only_decided_never_takes_the_last_good_one(world: S
     """A session that was killed between decision and deletion, and then somebody deletes the newer one by hand."""
     world.sell(NAME)
     first, second = (str(world.run("backup", NAME).document["replica"]) for _ in range(2))
-
-    def decide(replica: str) -> None:
-        with contextlib.closing(sqlite3.connect(f"{world.lab.state_dir}/catalog.sqlite")) as db, db:
-            db.execute("UPDATE replicas SET state = 'deleting' WHERE id = ?", (replica,))
-
-    decide(first)
+    decide(world, first)
     if begun:
         remove(copy_of(world, first))
     world.run("replica", "delete", second, "--yes")
@@ -143,9 +138,29 @@ def test_a_deletion_that_was_only_decided_never_takes_the_last_good_one(world: S
         world.run("recover", NAME, "--yes")
         assert world.sold(NAME) == sold
         world.run("backup", NAME)
-        decide(first)
+        decide(world, first)
         assert world.run("reconcile").document["deleted"] == [first], "beside a newer one it goes"
     world.clear()
+
+
+@pytest.mark.parametrize("world", ["btrfs"], indirect=True)
+def test_a_deletion_that_was_only_decided_looks_for_the_one_in_whose_favour_it_was(world: Small) -> None:
+    """The catalog still calls that good when a session puts right what was cut off, before it compares anything."""
+    world.sell(NAME)
+    first, second = (str(world.run("backup", NAME).document["replica"]) for _ in range(2))
+    decide(world, first)
+    remove(copy_of(world, second))
+    told = world.run("reconcile").document
+    assert (told["kept"], told["deleted"], told["missing"]) == ([first], [], [second])
+    world.run("replica", "delete", second, "--yes")
+    world.honest("gone behind our back")
+    world.clear()
+
+
+def decide(world: Small, replica: str) -> None:
+    """What a session that was killed right after that had decided."""
+    with contextlib.closing(sqlite3.connect(f"{world.lab.state_dir}/catalog.sqlite")) as db, db:
+        db.execute("UPDATE replicas SET state = 'deleting' WHERE id = ?", (replica,))
 
 
 @pytest.mark.parametrize("world", ["btrfs"], indirect=True)

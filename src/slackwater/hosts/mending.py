@@ -23,6 +23,10 @@ from slackwater.system import hooks
 from slackwater.system.companions import StopService
 from slackwater.system.configuration import PutConfiguration, RemoveConfiguration
 
+_START = ".start"
+"""How the kinds of effects end that start an application."""
+_NO_DOCUMENT = "Its document cannot be found; perhaps a filesystem of it is not mounted."
+
 
 class Mender:
     """Mends the sessions of a journal, in whatever process. Blocking; every method is idempotent."""
@@ -52,7 +56,7 @@ class Mender:
             return Reconciled(session, "", ())
         if opened.decision is Decision.STAY:
             return Reconciled(session, opened.kind, (), found=Decision.STAY)
-        keep = _stands_on_itself(opened) and takeback.ran(opened)
+        keep = _stands_on_itself(opened) and (takeback.ran(opened) or self._may_be_switched(session))
         decision = Decision.KEEP if keep else Decision.UNDO
         try:
             self._journal.decide(session, decision)
@@ -119,6 +123,9 @@ class Mender:
 
     def _finished(self, session: OpenSession, mended: Sequence[Mended]) -> Reconciled:
         finished = Reconciled(session.id, session.kind, tuple(mended), self._document(session.id))
+        if finished.whole and finished.document is None and _stands_on_itself(session):
+            unseen = Mended(session.id, "describe what it had before", Decision.FINISH, _NO_DOCUMENT, done=False)
+            return replace(finished, mended=(*mended, unseen))
         if finished.whole:
             if finished.document is not None and finished.document.kind is ReplicaKind.UNDO:
                 finished = replace(finished, document=record_aside(finished.document, self._hands, self._journal))
@@ -130,7 +137,7 @@ class Mender:
     def _take_back(self, session: OpenSession) -> Reconciled:
         """Undo a session; where its application may have run on the clones, they are kept and described. Idempotent."""
         effects = self._journal.effects(session.id)
-        spared = self._spared(session, effects)
+        spared = self._spared(session, effects) | self._not_ours_to_stop(session, effects)
         kept = takeback.clones(effects)
         _stop_again(effects)
         undone = self._journal.undo(session.id, strictly=_stands_on_itself(session), sparing=spared)
@@ -151,15 +158,22 @@ class Mender:
         return replace(back, mended=(*undone, *unstarted))
 
     def _keep(self, session: str, effects: Sequence[tuple[Entry, Effect]]) -> BackupComponents | None:
-        """Seal the clones and describe them; without a document they stay where they are, undocumented."""
-        facts = [clone.keep() for _, clone in takeback.clones(effects)]
+        """Seal the clones and describe them.
+
+        Raises:
+            SlackwaterError: what the recovery wrote beside them cannot be found; without it nobody would find them.
+        """
+        clones = takeback.clones(effects)
+        if not clones:
+            return None
         document = self._document(session)
-        if document is not None and len(facts) == len(document.copies):
-            document = takeback.describe(document, facts, self._hands.clock.now())
-            for name in sorted({copy.provider for copy in document.copies}):
-                self._hands.providers[name].write_document(document)
-            return document
-        return None
+        if document is None or len(clones) != len(document.copies):
+            raise SlackwaterError(_NO_DOCUMENT)
+        facts = [clone.keep() for _, clone in clones]
+        document = takeback.describe(document, facts, self._hands.clock.now())
+        for name in sorted({copy.provider for copy in document.copies}):
+            self._hands.providers[name].write_document(document)
+        return document
 
     def _spared(self, session: OpenSession, effects: Sequence[tuple[Entry, Effect]]) -> frozenset[int]:
         """What is not undone now, of what providers make: kept clones, and what a call that hangs may still make."""
@@ -169,6 +183,15 @@ class Mender:
             last = max((entry.id for entry, _ in takeback.clones(effects)), default=0)
             return frozenset(each for each in made if each <= last)
         return frozenset(made) if session.id in self._hung else frozenset()
+
+    def _not_ours_to_stop(self, session: OpenSession, effects: Sequence[tuple[Entry, Effect]]) -> frozenset[int]:
+        """The starts of a recovery of which no exchange is in place: whoever runs, does so on what it had before.
+
+        Its start may have been undone without a record of that, or was never made, and others have started it.
+        """
+        if not _stands_on_itself(session) or self._may_be_switched(session.id, wholly=False):
+            return frozenset()
+        return frozenset(entry.id for entry, _ in effects if entry.kind.endswith(_START))
 
     def _end_around(self, session: str) -> list[Mended]:
         """Start the services, and run the second of a pair of hooks, of a session that died before it could."""
@@ -196,7 +219,7 @@ class Mender:
         if not any(each.error and not each.done for each in mended):
             return False
         pending = [entry.kind for entry in self._journal.entries(session) if entry.state is EffectState.INTENT]
-        return bool(pending) and pending[0].endswith((".start", PutConfiguration.kind, RemoveConfiguration.kind))
+        return bool(pending) and pending[0].endswith((_START, PutConfiguration.kind, RemoveConfiguration.kind))
 
     def _document(self, session: str) -> BackupComponents | None:
         """The document that lies beside a session's copies."""
@@ -212,6 +235,11 @@ class Mender:
         exchanges = [each for _, each in self._journal.effects(session) if isinstance(each, Exchange)]
         return bool(exchanges) and all(each.exchanged() for each in exchanges)
 
+    def _may_be_switched(self, session: str, *, wholly: bool = True) -> bool:
+        """The same, or whether any exchange has been made; what cannot be looked at counts as made."""
+        exchanges = [each for _, each in self._journal.effects(session) if isinstance(each, Exchange)]
+        return bool(exchanges) and (all if wholly else any)(map(_is_made, exchanges))
+
     def _on_exchanges(self, session: str) -> list[int]:
         """The effects of a recovery from its first exchange on, which are made again where it was cut off undecided.
 
@@ -221,6 +249,13 @@ class Mender:
         effects = self._journal.effects(session)
         first = next((entry.id for entry, each in effects if isinstance(each, Exchange)))
         return [entry.id for entry in self._journal.entries(session) if entry.id >= first]
+
+
+def _is_made(exchange: Exchange) -> bool:
+    try:
+        return exchange.exchanged()
+    except Exception:  # noqa: BLE001  # also a plug-in's defect
+        return True
 
 
 def _apart(undone: Sequence[Mended], effects: Sequence[tuple[Entry, Effect]]) -> tuple[list[Mended], list[Mended]]:
@@ -246,7 +281,7 @@ def _stop_again(effects: Sequence[tuple[Entry, Effect]]) -> None:
     with suppress(Exception):  # also a plug-in's defect: what is not stopped is named below
         if any(isinstance(each, Exchange) and each.exchanged() for each in open_ones):
             for entry, effect in effects:
-                if entry.kind.endswith(".start") and entry.state is EffectState.UNDONE:
+                if entry.kind.endswith(_START) and entry.state is EffectState.UNDONE:
                     effect.undo()
 
 

@@ -216,6 +216,7 @@ class ExchangeEffect(Turn):
                 self._turn(top)
             elif not (self.is_clone(self.live, top) and self.is_old(self.name, place)):
                 raise self.stranger(self.live, "the volume that was planned with, nor its clone")
+            self.settle(top)  # also what was found turned: whoever turned it may have died before it was on the disk
             return {"live": self.live, "aside": self.path(self.name), "aside_identity": self.old}
 
     def exchanged(self) -> bool:
@@ -226,18 +227,17 @@ class ExchangeEffect(Turn):
     def undo(self) -> None:
         """Exchange them back, if the old volume lies beside."""
         with self.told(f"putting the old volume back at {self.live}"), self.top() as top, self.opened(top) as place:
-            if place is None or not self.is_old(self.name, place):
-                return
-            if not self.is_clone(self.live, top):
-                raise self.stranger(self.live, f"the clone that took the place of {self.path(self.name)}")
-            self._turn(top)
+            if place is not None and self.is_old(self.name, place):
+                if not self.is_clone(self.live, top):
+                    raise self.stranger(self.live, f"the clone that took the place of {self.path(self.name)}")
+                self._turn(top)
+            self.settle(top)  # also what was found put back
 
     def _turn(self, top: int) -> None:
         self.refuse_mounted(self.live)
         self.refuse_held(top, self.live)
         self.loosen(top)
         files.exchange(top, self.live, self.path(self.name))
-        self.settle(top)
 
     def loosen(self, top: int) -> None:
         """Make what lies beside fit to be live again: it may have been sealed."""

@@ -200,11 +200,17 @@ async def _finish_deletions(cell: Cell) -> tuple[tuple[str, ...], tuple[str, ...
 
 
 async def _is_the_last(cell: Cell, replica: Replica) -> bool:
-    """Whether a backup whose deletion was decided is whole, and the one in whose favour that was is gone since."""
+    """Whether a backup whose deletion was decided is whole, and the one in whose favour that was is gone since.
+
+    The catalog may not know that yet: each that it calls good is looked for on the storage.
+    """
     same = cell.catalog.replicas.list(specification=replica.document.specification, kind=ReplicaKind.BACKUP)
     failed = replica.verification is not None and not replica.verification.passed
-    if replica not in same or failed or any(each.state is ReplicaState.GOOD for each in same):
+    if replica not in same or failed:
         return False
+    for each in same:
+        if each.state is ReplicaState.GOOD and not await cell.host.missing(each):
+            return False
     return not await cell.host.missing(replica)
 
 
