@@ -445,6 +445,33 @@ def test_a_power_cut_takes_nothing_back(ground: Ground, lab: Lab, way: str) -> N
         assert after_power_cut(ground, lab) == {"pg=one", ".slackwater/s1/pg=one", ".slackwater/s2/pg=two"}
 
 
+@pytest.mark.parametrize("found", [True, False])
+@pytest.mark.parametrize("way", ["made", "undone"])
+def test_an_exchange_that_is_found_turned_is_on_the_disk_then(
+    ground: Ground, lab: Lab, monkeypatch: pytest.MonkeyPatch, way: str, *, found: bool
+) -> None:
+    """Whoever turned it was killed before the filesystem wrote that down; the twin is that nobody finds it."""
+    path = ground.disk.subvolume("pg")
+    write(f"{path}/rows", "one")
+    copies = ground.backup([ground.volume(path)], "s1")
+    write(f"{path}/rows", "two")
+    run("sync", "-f", path)
+    switch = ground.provider.switch(copies, [ground.volume(path)], "s2")
+    (exchange,) = switch.exchange
+    for effect in switch.clones:
+        stored(effect).make()
+    turn = stored(exchange).make
+    if way == "undone":
+        turn()
+        turn = stored(exchange).undo
+    with monkeypatch.context() as killed:
+        killed.setattr(effects.Exchange, "settle", lambda self, top: None)
+        turn()
+    if found:
+        turn()
+    assert (f"pg={'one' if way == 'made' else 'two'}" in after_power_cut(ground, lab)) == found
+
+
 def test_detached_mounts_leave_no_trace(ground: Ground, lab: Lab) -> None:
     before = ours(lab)
     filesystem = str(ground.volume(ground.disk.path).facts["filesystem"])
