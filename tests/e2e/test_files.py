@@ -181,6 +181,33 @@ def test_it_is_stopped_for_the_copies_and_started_again_whoever_is_killed(
         assert app.runs
 
 
+@pytest.mark.parametrize("who", ["nobody", "somebody"])
+def test_what_somebody_writes_while_it_counts_as_stopped_is_seen(lab: Lab, spawner: Spawner, who: str) -> None:
+    """On XFS, where files are shared one by one; nothing says whose they are. What its stop writes is taken."""
+    xfs = lab.xfs(MIB * 512)
+    folder = Path(xfs.path) / "site"
+    folder.mkdir()
+    for number in range(300):
+        (folder / str(number)).write_text("as it was")
+    stop = Path(lab.folder) / f"stop-{who}"
+    late = f"(for i in $(seq 400); do echo more >{folder}/299; sleep 0.005; done) >/dev/null 2>&1 &\n"
+    stop.write_text(f"#!/bin/bash\n{late if who == 'somebody' else ''}echo stopped >{folder}/0\n")
+    stop.chmod(0o755)
+    (Path(lab.config_dir) / "specs.d" / "site.toml").write_text(
+        f'name = "site"\n[[component]]\nwriter = "files"\ninstance = "{folder}"\nconsistency = "application"\n'
+        f'stop = "{stop}"\nstart = "/bin/true"\n[options]\nhold = "stop"\nretries = 0\n'
+    )
+    if who == "somebody":
+        failed(spawned(spawner, "backup", "site"), 1, "changed")
+        return
+    for _ in range(5):
+        taken = obeyed(spawned(spawner, "backup", "site")).document
+        assert (taken["plan"]["hold"], taken["consistency"]) == ("cold", "application")
+        (copy,) = Path(xfs.path).glob(f".slackwater/{taken['replica']}/*site*/0")
+        assert copy.read_text() == "stopped\n"
+        (folder / "0").write_text("goes on")
+
+
 def test_processes_of_a_cgroup_are_frozen_and_whoever_else_writes_is_named(
     lab: Lab, disk: BtrfsDisk, spawner: Spawner
 ) -> None:

@@ -460,7 +460,7 @@ def test_an_exchange_that_is_found_turned_is_on_the_disk_then(
     (exchange,) = switch.exchange
     for effect in switch.clones:
         stored(effect).make()
-    turn = stored(exchange).make
+    turn: Callable[[], object] = stored(exchange).make
     if way == "undone":
         turn()
         turn = stored(exchange).undo

@@ -131,6 +131,7 @@ def what_was_switched_is_undone(patch: pytest.MonkeyPatch) -> None:
 
 def what_ran_is_deleted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(takeback, "ran", lambda session: False)
+    patch.setattr(Mender, "_may_be_switched", lambda self, session, *, wholly=True: not wholly)
 
 
 def undone_in_the_order_of_making(patch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ that the application marks between the two.
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from slackwater.coordinator.grounds import Grounds, Located
 from slackwater.model.component import FileRole
@@ -48,7 +49,12 @@ def stages(grounds: Grounds, holdings: Sequence[Holding], volumes: Sequence[Volu
     late = [each for each in located if _late(each, holds[each.component.ref])]
     within = [each for each in located if holds[each.component.ref] is Hold.LOG_BRIDGE and each.files.log]
     early = [each for each in located if each not in late]
-    first = [_take(volume, early, _log_of(within, volume)) for volume in volumes if _on(volume, early)]
+    patient = set(holds.values()) <= {Hold.COLD, Hold.STILL}
+    first = [
+        replace(_take(volume, early, _log_of(within, volume)), patient=patient)
+        for volume in volumes
+        if _on(volume, early)
+    ]
     second = [_take(volume, late, (), _log_of(within, volume)) for volume in volumes if _on(volume, [*late, *within])]
     return (tuple(first), tuple(second)) if second else (tuple(first),)
 

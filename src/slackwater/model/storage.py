@@ -89,6 +89,8 @@ class Take:
     """Trees and files below them that are left out, absolute: another stage takes them, or they are made anew."""
     last: tuple[str, ...] = ()
     """Files that are taken after all others, absolute."""
+    patient: bool = False
+    """Nobody is held while it is taken: what was written right before may be looked at once more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,15 @@ class Commit:
     volume: Volume
     mirror: Mirror
     session: "Session"
+    patient: bool = False
+    """Nobody is held for it."""
     done: bool = False
 
     def __call__(self) -> None:
         """Copy what changed since; the last commit of a session sees what changed from its first copy to its last."""
         self.mirror.copy()
-        if not self.mirror.shares and not self.mirror.settled:
-            time.sleep(TICK_S)  # nobody is held for a copy; what was written right before is copied again
+        if (self.patient or not self.mirror.shares) and not self.mirror.settled:
+            time.sleep(TICK_S)  # nobody is held for data that is copied, either; what was written right before is again
             self.mirror.copy()
         self.session.finished(self)
 

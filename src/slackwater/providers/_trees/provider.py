@@ -136,7 +136,7 @@ class TreeProvider(Keeping):
                 if self.shares:  # else it would be copied a second time where the third is what counts
                     mirror.copy()
             group = self._open.setdefault(session, Session())
-            commit = Commit(volume, mirror, group)
+            commit = Commit(volume, mirror, group, take.patient)
             group.commits.append(commit)
             try:
                 yield commit
