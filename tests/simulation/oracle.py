@@ -145,9 +145,14 @@ class Oracle:
                 self._world.violate(f"1: {cgroup} is still frozen")
 
     def judge(self) -> None:
-        """4: every replica that is called good, or was until its verification failed, once."""
+        """4: every replica that is called good, or was until its verification failed, once.
+
+        Also one that could not be looked at and is taken for missing: named by its id it is looked at again.
+        """
         for replica in self._catalog.replicas.list():
-            if replica.id not in self._judged and replica.state in (ReplicaState.GOOD, ReplicaState.FAILED):
+            known = replica.state in (ReplicaState.GOOD, ReplicaState.FAILED)
+            lost = replica.state is ReplicaState.MISSING and any(map(self._altered, replica.document.copies))
+            if replica.id not in self._judged and (known or (replica.state is ReplicaState.MISSING and not lost)):
                 self._judged.add(replica.id)
                 self._judge(replica)
 
