@@ -119,6 +119,11 @@ class Loss:
     what: tuple[str, ...]
     """In words: `dropped public.payments in shop`."""
 
+    @property
+    def of_rows(self) -> bool:
+        """Whether only rows are gone, and no table or database."""
+        return all(each.startswith(("deleted ", "changed ")) for each in self.what)
+
 
 @dataclass(frozen=True, slots=True)
 class Losses:

@@ -26,7 +26,7 @@ def losses(
     Args:
         documents: all that may hold log of it, the oldest first.
         behind: the ids of those that a recovery could begin with.
-        most: no log older than `asking` is read when so many are found; None for all of it.
+        most: no log older than `asking` is read when so many tables and databases were found lost; None for all of it.
         archive: how an archive of it is asked, see `LogSource`; None for none.
         asking: the one of `behind` behind which the archive is asked: for all of them it might take its time.
         hands: of the host.
@@ -38,7 +38,8 @@ def losses(
         for place, (document, own) in reversed(list(enumerate(sources))):
             if document.session not in behind:
                 continue
-            if most is not None and asking in found and sum(len(each.found) for each in found.values()) >= most:
+            graver = [loss for each in found.values() for loss in each.found if not loss.of_rows]
+            if most is not None and asking in found and len(graver) >= most:
                 break
             if isinstance(own, str):
                 found[document.session] = Losses("", against=f"it cannot be looked at now: {own}")

@@ -33,7 +33,7 @@ async def listed(
     Args:
         cell: where.
         target: the specification.
-        most: no older log is read when so many are found; None for all of it.
+        most: no older log is read when so many tables and databases were found lost; None for all of it.
         behind: the replica behind which an archive is asked, see `choose`; empty for the newest.
         listener: hears the story of such a session.
 
@@ -70,6 +70,11 @@ async def listed(
             elsewhere = told[name].lacking and archive is not None and name != asking
             ask = f" (slackwater recover {target} --list --replica {name} asks the archive for it)" if elsewhere else ""
             unread.append(f"{name}: {why.rstrip('.')}{ask}")
+    if left := [name for name in ids if name not in told]:
+        reads = f"slackwater recover {target} --list --replica {left[-1]} reads on, --json all"
+        unread.insert(
+            0, f"{' to '.join(dict.fromkeys((left[0], left[-1])))}: so many were found behind newer ones ({reads})"
+        )
     return replace(shown, losses=tuple(found), unnamed=unnamed, unread=tuple(unread))
 
 

@@ -2,6 +2,7 @@
 """Behind which replicas the log is read for lost rows, and behind which one an archive is asked for it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,8 @@ NAMES = ("oldest", "middle", "newest")
 class Writer:
     """Finds one loss behind each, and notes what it was given."""
 
-    def __init__(self, each: int = 1) -> None:
+    def __init__(self, each: int = 1, loss: Loss = LOSS) -> None:
+        self._loss = loss
         self.asked: dict[str, list[str]] = {}
         self.until: dict[str, str] = {}
         self._each = each
@@ -26,7 +28,7 @@ class Writer:
     def losses(self, record: Any, sources: Sequence[LogSource], until: str) -> Losses:
         self.asked[record] = [each.caption for each in sources]
         self.until[record] = until
-        return Losses(f"since {record}", (LOSS,) * self._each)
+        return Losses(f"since {record}", (self._loss,) * self._each)
 
 
 def look(
@@ -60,6 +62,11 @@ def test_enough_is_enough_but_for_the_one_that_was_asked_for(monkeypatch: pytest
     for asking, expected in {"newest": {"newest"}, "middle": {"newest", "middle"}, "oldest": set(NAMES)}.items():
         writer = Writer(each=20)
         assert set(look(monkeypatch, writer, asking=asking, most=20)) == expected
+
+
+def test_lost_rows_hide_no_lost_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer(each=20, loss=replace(LOSS, what=("deleted 1001 rows of t", "changed 2000 rows of t")))
+    assert set(look(monkeypatch, writer, asking="newest", most=20)) == set(NAMES)
 
 
 def test_one_that_cannot_be_looked_at_is_said_and_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,6 @@ from slackwater.sessions.status import SpecificationStatus, Status
 from slackwater.sessions.windows import Windows
 from slackwater.system.clock import SYSTEM_CLOCK
 
-#: How those begin of which the table is still there.
-_OF_ROWS = ("deleted ", "changed ")
-
 
 @render.register
 def _status(value: Status) -> Shown:
@@ -97,7 +94,7 @@ def _losses(value: Windows) -> Shown:
         yield f"Not all of the log was read for lost rows: {why}"
     if not value.losses:
         return
-    weighty = sorted(value.losses, key=lambda each: all(what.startswith(_OF_ROWS) for what in each.what))
+    weighty = sorted(value.losses, key=lambda each: each.of_rows)
     table = Listing("WHEN", "TARGET", "WHAT WAS LOST")
     for each in value.losses:
         if each in weighty[:MOST]:
