@@ -189,6 +189,28 @@ def test_one_that_cannot_be_deleted_keeps_no_other_from_going(world: Small, plac
 
 
 @pytest.mark.parametrize("world", ["btrfs"], indirect=True)
+def test_an_undo_never_goes_further_back_than_the_last_recovery(world: Small) -> None:
+    world.sell(NAME)
+    world.run("backup", NAME)
+    sold: list[object] = []
+    undo: list[str] = []
+    for _ in range(2):
+        world.sell(NAME)
+        sold.append(world.sold(NAME))
+        undo.append(str(world.run("recover", NAME, "--yes").document["session"]))
+    world.run("replica", "delete", undo[1], "--yes")
+    answer = world.run("recover", NAME, "--undo", "--yes", check=False)
+    error = answer.document["error"]
+    assert (answer.status, error["code"]) == (4, "no-replica"), answer
+    assert undo[1] in error["sentence"]
+    assert undo[0] in error["hint"]
+    world.run("recover", NAME, "--replica", undo[0], "--yes")
+    assert world.sold(NAME) == sold[0]
+    world.run("recover", NAME, "--undo", "--yes")
+    world.clear()
+
+
+@pytest.mark.parametrize("world", ["btrfs"], indirect=True)
 def test_what_a_recovery_sets_aside_never_fills_a_volume_in_silence(world: Small) -> None:
     world.sell(NAME)
     world.run("backup", NAME)

@@ -143,7 +143,23 @@ def _candidates(cell: Cell, wish: _Wish) -> list[Replica]:
         raise NotFoundError(
             f"There is no {what} of {target}{when}.", data="Nothing was changed.", hint=hint, code="no-replica"
         )
+    if wish.undo and not only:
+        _refuse_earlier(cell, target, good[0])
     return good
+
+
+def _refuse_earlier(cell: Cell, target: str, undo: Replica) -> None:
+    """Raise when it is not what the last recovery set aside: that is gone, and nobody asked for what came before it."""
+    done = (Outcome.COMPLETED, Outcome.COMPLETED_WITH_FAILURES)
+    sessions = cell.catalog.sessions.list(target)
+    last = next((each for each in sessions if each.kind is SessionKind.RECOVERY and each.outcome in done), None)
+    if last is not None and last.id != undo.id:
+        raise NotFoundError(
+            f"What the last recovery of {target}, {last.id}, set aside is gone.",
+            data="Nothing was changed.",
+            hint=f"slackwater recover {target} --replica {undo.id} goes to what an earlier one set aside.",
+            code="no-replica",
+        )
 
 
 async def preview(
