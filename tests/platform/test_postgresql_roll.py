@@ -16,7 +16,9 @@ from slackwater.errors import RefusedError
 from slackwater.model.facts import Facts
 from slackwater.model.replica import ComponentRecord
 from slackwater.model.target import LogSource, Reach, RecoveryTarget
-from slackwater.writers._postgresql import chain, ground, roll, segments
+from slackwater.system import reflink
+from slackwater.writers._postgresql import chain, fetching, ground, roll, segments
+from slackwater.writers._postgresql.directory import fill
 from slackwater.writers.postgresql import PostgresqlWriter
 from tests.platform.postgresql_support import VERSIONS, Cluster, as_owner, identify, new_cluster
 
@@ -144,6 +146,26 @@ def test_a_replica_goes_to_wherever_somebody_wants(any_version: Rolling) -> None
     assert not left & {"slackwater.histories", "slackwater.log", "recovery.signal"}
     assert "slackwater" not in (one.cluster.data / "postgresql.auto.conf").read_text()
     assert "recovery_target_timeline" not in (one.cluster.data / "postgresql.auto.conf").read_text()
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_log_that_has_to_be_copied_is_copied_only_where_there_is_room(
+    one: Rolling, monkeypatch: pytest.MonkeyPatch, *, shares: bool
+) -> None:
+    """All that is free has to stay free: what can be shared takes nothing of it."""
+    replica, record = one.replica()
+    one.commit(1)
+    one.cluster.sql("select pg_switch_wal()")
+    one.commit(2)
+    monkeypatch.setattr(fetching, "_LEFT_FREE", 100)
+    if shares:
+        monkeypatch.setattr(reflink, "clone", lambda to, fd: fill(fd, to, os.fstat(fd).st_size))
+        one.recover(replica, record, "latest")
+        assert one.numbers == [1, 2]
+        return
+    with pytest.raises(RefusedError) as refused:
+        one.recover(replica, record, "latest")
+    assert refused.value.reason == "log-room"
 
 
 def test_a_name_and_a_position(one: Rolling) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from slackwater.errors import SlackwaterError
 from slackwater.model.component import Component
+from slackwater.system import reflink
 from slackwater.writers._postgresql import history, segments
 from slackwater.writers._postgresql.autoconf import HISTORIES, LOG, TARGET, with_recovery, without_recovery
 from slackwater.writers._postgresql.chain import CLONE, Chain, Link, Log, Source, branch_at, histories
@@ -46,7 +47,12 @@ def _copy(link: Link, chain: Chain, log: Log, folder: int, as_name: str, owner: 
         to = os.open(new, flags, 0o600, dir_fd=folder)
         try:
             os.fchown(to, owner.st_uid, owner.st_gid)
-            fill(fd, to, os.fstat(fd).st_size)
+            size = os.fstat(fd).st_size
+            try:
+                reflink.clone(to, fd)
+            except OSError:  # not between these two: it takes room of its own
+                must_have_room(folder, 1, size)
+                fill(fd, to, size)
             os.fsync(to)
             if _extent(to, link, chain, log) < link.stop:
                 raise _gone_meanwhile(link)
