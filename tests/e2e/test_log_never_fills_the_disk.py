@@ -60,14 +60,23 @@ def test_the_disk_is_never_full_and_what_was_lost_is_told(world: World) -> None:
     world.load.resume()
 
 
-def test_a_twin_without_a_bound_fills_it(world: World) -> None:
-    """It is refused, and this is why: the server stops when its disk is full."""
+def test_a_bound_that_is_taken_away_closes_the_window_and_never_stops_the_server(world: World) -> None:
+    """The twin is a slot that nobody looks after."""
     world.do("backup", NAME)
     with world.load.connect() as connection:
         connection.execute("ALTER SYSTEM SET max_slot_wal_keep_size = -1")
         connection.execute("SELECT pg_reload_conf()")
     refused = spawned(world.spawner, "backup", NAME)
     assert (refused.status, refused.document["error"]["code"]) == (5, "log-unbounded")
+    assert "max_slot_wal_keep_size does not bound it" in refused.complaint
+    told = _errors(world)
+    for _ in range(_free_mib(world) // STEP_MIB + 1):
+        world.churn(STEP_MIB)
+    assert _errors(world) == told
+    (*_, gap) = _gaps(world)
+    assert gap["until"] is None
+    with world.load.connect() as connection:
+        connection.execute("SELECT pg_create_physical_replication_slot('nobody', true)")
     with pytest.raises(psycopg.Error):
         world.churn(DISK_MIB)
     assert "No space left on device" in world.cluster.log_tail(200)

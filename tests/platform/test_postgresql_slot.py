@@ -19,6 +19,7 @@ from slackwater.model.replica import ComponentRecord
 from slackwater.system.processes import identity
 from slackwater.writers._postgresql import slot
 from slackwater.writers.postgresql import PostgresqlWriter
+from tests.platform.crowd import eventually
 from tests.platform.postgresql_support import identify, new_cluster
 from tests.platform.test_postgresql_bridge import admit_root_as
 from tests.platform.test_postgresql_bridge import new_world as bridge_world
@@ -176,8 +177,19 @@ def test_only_ours_that_nobody_wants_are_dropped(one: Kept) -> None:
     for name in theirs:
         one.cluster.sql(f"select pg_create_physical_replication_slot('{name}')")
     assert not WRITER.drop_logs(one.component, KEEPING.owner, ["orders"])
-    assert WRITER.drop_logs(one.component, KEEPING.owner, ["shop"]) == [NAME]
+    assert WRITER.drop_logs(one.component, KEEPING.owner, ["shop"]) == {NAME: "nobody asks for it"}
     assert set(one.slots()) == set(theirs)
+
+
+@pytest.mark.parametrize(("bound", "why"), [("-1", "does not bound it"), ("'900TB'", "no room")])
+def test_what_is_not_bounded_any_more_is_dropped(one: Kept, bound: str, why: str) -> None:
+    one.back_up()
+    assert not WRITER.drop_logs(one.component, KEEPING.owner, ["orders"])
+    one.cluster.sql(f"alter system set max_slot_wal_keep_size = {bound}")
+    one.cluster.sql("select pg_reload_conf()")
+    assert eventually(lambda: one.cluster.value("show max_slot_wal_keep_size") == bound.strip("'"))
+    assert why in WRITER.drop_logs(one.component, KEEPING.owner, ["orders"])[NAME]
+    assert not one.slots()
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -48,7 +48,10 @@ def advance(document: BackupComponents, keeping: LogKeeping, writers: Writers) -
 
 
 def drop(components: Sequence[Component], owner: str, wanted: Collection[str], writers: Writers) -> list[str]:
-    """Let go of what is kept for none of the wanted specifications; returns a sentence for each, also for failures."""
+    """Let go of what is kept for none of the wanted specifications, or without a bound; a sentence for each.
+
+    Also for failures.
+    """
     told: list[str] = []
     for component in components:
         writer = writers.get(component.ref.writer)
@@ -56,9 +59,9 @@ def drop(components: Sequence[Component], owner: str, wanted: Collection[str], w
             try:
                 dropped = writer.drop_logs(component, owner, wanted)
                 told += [
-                    f"The log of {component.ref} is not kept by {each} any more: nobody asks for it."
-                    for each in dropped
+                    f"The log of {component.ref} is not kept by {each} any more: {why}."
+                    for each, why in dropped.items()
                 ]
             except Exception as e:  # noqa: BLE001  # a stranger's code may raise anything
-                told.append(f"{component.ref} still keeps a log that nobody asks for: {e}")
+                told.append(f"{component.ref} may still keep a log that nobody asks for: {e}")
     return told

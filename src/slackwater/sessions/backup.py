@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from slackwater.config.specification import Specification
-from slackwater.errors import AbortedError, RightsError, SlackwaterError, VerificationError
+from slackwater.errors import AbortedError, RefusedError, RightsError, SlackwaterError, VerificationError
 from slackwater.hosts.contract import Planned
 from slackwater.model.component import Component
 from slackwater.model.facts import Finding, Severity
@@ -17,7 +17,7 @@ from slackwater.model.session import Message, Outcome, Phase, PhaseRecord, Sessi
 from slackwater.policy.retention import Decision
 from slackwater.policy.room import enough
 from slackwater.sessions.cell import Cell
-from slackwater.sessions.logs import keep_logs
+from slackwater.sessions.logs import drop_unwanted, keep_logs
 from slackwater.sessions.retry import retried
 from slackwater.sessions.rotation import foresee, rotate
 from slackwater.sessions.running import Run, running
@@ -128,7 +128,12 @@ async def _take(cell: Cell, specification: Specification, run: Run) -> tuple[Pla
         components = select(identified, specification.components)
     with run.story.phase(Phase.PLAN):
         planned = await plan_of(cell, specification, components)
-        refuse(findings_of(planned, specification))
+        try:
+            refuse(findings_of(planned, specification))
+        except RefusedError:  # perhaps since nothing bounds the log any more that is kept up to now
+            for told in await drop_unwanted(cell, components):
+                run.story.say("warning", told)
+            raise
     run.document |= {"hold": planned.plan.hold.value, "reason": planned.plan.reason}
     accept_crash = specification.options.on_writer_failure == "crash"
     try:

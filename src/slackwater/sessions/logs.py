@@ -34,7 +34,9 @@ async def keep_from(cell: Cell, document: BackupComponents, story: Story) -> Non
 
 
 async def drop_unwanted(cell: Cell, components: Sequence[Component] | None = None) -> Sequence[str]:
-    """Let go of logs that no specification asks for; of one that cannot be read it is not known, so its log stays.
+    """Let go of logs that no specification asks for, and of those that nothing bounds any more.
+
+    Of a specification that cannot be read it is not known, so its log stays.
 
     So do all where their folder is not there: it may be about to be put back, and what is let go of is gone.
     """

@@ -450,9 +450,11 @@ class KeepsLog(Protocol):
         """
         ...
 
-    def drop_logs(self, component: Component, owner: str, wanted: Collection[str]) -> Sequence[str]:
+    def drop_logs(self, component: Component, owner: str, wanted: Collection[str]) -> Mapping[str, str]:
         """Let go of every log that this installation keeps for none of the `wanted` specifications. Idempotent.
 
-        Returns: what was let go of, in words of the application's.
+        Of the others, too, where they are not bounded any more: the application must never suffer.
+
+        Returns: what was let go of, in words of the application's, each with why.
         """
         ...

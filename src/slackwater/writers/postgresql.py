@@ -201,7 +201,7 @@ class PostgresqlWriter:
         if keeping.archive is None:
             slot.advance(component, self._login(component.ref.name), keeping, expected)
 
-    def drop_logs(self, component: Component, owner: str, wanted: Collection[str]) -> Sequence[str]:
+    def drop_logs(self, component: Component, owner: str, wanted: Collection[str]) -> Mapping[str, str]:
         """Drop slots of ours that nobody wants any more."""
         return slot.drop_others(component, self._login(component.ref.name), owner, wanted)
 

@@ -9,7 +9,8 @@ The bound is the administrator's to set, since it counts for everybody's slots: 
 import os
 import re
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _OWNER_CHARACTERS, _NAME_CHARACTERS = 8, 63
 _MIB = 1 << 20
 _LOST = "lost"
+_BOUND = "max_slot_wal_keep_size"
 
 
 def name_of(keeping: LogKeeping) -> str:
@@ -170,19 +172,26 @@ def _unbounded(component: Component, bound_bytes: int, keeping: LogKeeping, segm
 
 def _no_room(component: Component, directory: str, keeping: LogKeeping) -> list[Finding]:
     """A log that fills its volume stops the server."""
-    log = os.path.realpath(f"{directory}/pg_wal")
-    room = os.statvfs(log)
-    free = room.f_bavail * room.f_frsize
-    with os.scandir(log) as entries:
-        there = sum(each.stat(follow_symlinks=False).st_size for each in entries if each.is_file(follow_symlinks=False))
-    if keeping.max_bytes <= free + there:
+    if keeping.max_bytes <= (there := _room(directory)):
         return []
     return [_refusal(
         "log-room",
         f"The log of {component.ref} may grow to {format_bytes(keeping.max_bytes)} (logs_max), and its volume has room"
-        f" for {format_bytes(free + there)}: it could fill.",
+        f" for {format_bytes(there)}: it could fill.",
         "Lower logs_max and max_slot_wal_keep_size, or make room.",
     )]  # fmt: skip
+
+
+def _room(directory: str) -> int:
+    """How large a cluster's log may become before its volume is full, in bytes."""
+    log = os.path.realpath(f"{directory}/pg_wal")
+    room = os.statvfs(log)
+    there = 0
+    with os.scandir(log) as entries:
+        for each in entries:
+            with suppress(FileNotFoundError):  # a checkpoint takes some away
+                there += each.stat(follow_symlinks=False).st_size if each.is_file(follow_symlinks=False) else 0
+    return room.f_bavail * room.f_frsize + there
 
 
 def advance(component: Component, login: Credentials, keeping: LogKeeping, expected: Facts) -> None:
@@ -202,19 +211,30 @@ def advance(component: Component, login: Credentials, keeping: LogKeeping, expec
             connection.execute("select pg_replication_slot_advance(%s, %s::pg_lsn)", [name_of(keeping), position])
 
 
-def drop_others(component: Component, login: Credentials, owner: str, wanted: Collection[str]) -> Sequence[str]:
-    """Drop each slot of this installation's that keeps the log for none of the `wanted` specifications."""
+def drop_others(component: Component, login: Credentials, owner: str, wanted: Collection[str]) -> Mapping[str, str]:
+    """Drop each slot of this installation's that keeps the log for none of the `wanted` specifications.
+
+    Where the bound is gone that was there when they were made, or the room for it, all of them: the log would fill its
+    volume, and stop the server.
+
+    Returns: their names, each with why.
+    """
     directory = str(component.facts["data_directory"])
     keep = {name_of(LogKeeping(each, max_bytes=0, owner=owner)) for each in wanted}
     try:
-        there = [name for name in os.listdir(f"{directory}/pg_replslot") if name.startswith(_ours(owner))]
+        there = [name for name in sorted(os.listdir(f"{directory}/pg_replslot")) if name.startswith(_ours(owner))]
     except OSError:
-        return ()
-    going = sorted(set(there) - keep)
-    server = postmaster_on(directory) if going else None
+        return {}
+    server = postmaster_on(directory) if there else None
     if server is None:
-        return ()
+        return {}
     with connected(door_of(server), login) as connection:
+        bound = "select setting::bigint from pg_settings where name = %s"
+        ((mib,),) = connection.execute(bound, [_BOUND]).fetchall()
+        why = f"{_BOUND} does not bound it" if mib < 0 else ""
+        if mib * _MIB > _room(directory):
+            why = f"its volume has no room for as much as {_BOUND} allows"
+        going = {name: why or "nobody asks for it" for name in there if why or name not in keep}
         for name in going:
             _drop(connection, name)
     return going
