@@ -10,8 +10,8 @@ How a page is written, so that it can be typed:
 - `<!-- not typed: WHY -->` in the line before a block leaves that block out;
 - `/dev/vdb`, `/dev/vdc` and so on are empty disks.
 
-In what is printed, the id of a session, a time, a duration, a size, a UUID and a position of a log stand for any other
-of their kind, and `…` stands for anything.
+In what is printed, the id of a session, a time, a duration, a size, a UUID, a position of a log and the number of a
+process or a transaction stand for any other of their kind, and `…` stands for anything.
 
 To see what a page prints: `tests/isolated -m tests.e2e.pages docs/how-to/PAGE.md`.
 """
@@ -33,18 +33,20 @@ _BLOCK = re.compile(r"^(?:<!-- not typed: (?P<why>.+?) -->\n)?```(?P<kind>\w*)\n
 _DISK = re.compile(r"/dev/vd[b-z]\b")
 _DISK_BYTES = 320 * MIB
 _KINDS = (
+    (re.compile(r"\b\d{4}-\d\d-\d\dT[\d:.]+Z"), "TIME"),
     (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)? \w+"), "TIME"),
     (re.compile(r"\b\d{4}-\d\d-\d\d-\d+\b"), "ID"),
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "UUID"),
     (re.compile(r"\b[0-9A-F]+/[0-9A-F]{6,8}\b"), "LSN"),
     (re.compile(r"\b\d+(\.\d+)? (B|[KMGT]iB)( \(\d+%\))?(?!\w)"), "SIZE"),
     (re.compile(r"<?\b\d+(\.\d+)? ?(ms|s|min|h|d)\b( ago)?|\bjust now\b"), "TOOK"),
+    (re.compile(r"\b(before:|xid |process |at most )\d+"), r"\1N"),
     (re.compile(r"─+"), "─"),
     (re.compile(r"\s+"), " "),
 )
 #: What a page may change and a machine has only once: for the page alone. `/etc` is a copy.
 _PLACE = """
-truncate -s 64M "$PLACE.img"
+truncate -s 2G "$PLACE.img"
 mkfs.ext4 -q "$PLACE.img"
 mount -o loop "$PLACE.img" "$PLACE"
 cp -a /etc "$PLACE/etc"

@@ -25,7 +25,7 @@ from slackwater.sessions.reconcile import ReconcileResult
 from slackwater.sessions.recover import RecoveryPreview, RecoveryResult
 
 #: Of what a writer learnt: the facts that mean something to people. JSON has all of them.
-_REACHED = ("timeline", "lsn", "position", "last_commit")
+_REACHED = ("timeline", "lsn", "position", "last_commit", "last_xid")
 
 
 @render.register

@@ -138,5 +138,9 @@ def _reach(record: ComponentRecord, ground: Ground, goal: Goal) -> Reach:
         to=format_lsn(to),
         at=goal.last.at if goal.last else None,
         bytes=max(0, (goal.before or ground.chain.stop) - ground.start),
-        facts={"from_timeline": ground.image.timeline, "to_timeline": ground.chain.timeline},
+        facts={
+            "from_timeline": ground.image.timeline,
+            "to_timeline": ground.chain.timeline,
+            **({"last_xid": goal.last.xid} if goal.last else {}),
+        },
     )
