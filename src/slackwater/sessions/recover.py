@@ -151,11 +151,11 @@ def _candidates(cell: Cell, wish: _Wish) -> list[Replica]:
 def _refuse_earlier(cell: Cell, target: str, undo: Replica) -> None:
     """Raise when it is not what the last recovery set aside: that is gone, and nobody asked for what came before it."""
     done = (Outcome.COMPLETED, Outcome.COMPLETED_WITH_FAILURES)
-    sessions = cell.catalog.sessions.list(target)
-    last = next((each for each in sessions if each.kind is SessionKind.RECOVERY and each.outcome in done), None)
-    if last is not None and last.id != undo.id:
+    since = takewhile(lambda each: each.id != undo.id, cell.catalog.sessions.list(target))
+    later = next((each for each in since if each.kind is SessionKind.RECOVERY and each.outcome in done), None)
+    if later is not None:
         raise NotFoundError(
-            f"What the last recovery of {target}, {last.id}, set aside is gone.",
+            f"What the last recovery of {target}, {later.id}, set aside is gone.",
             data="Nothing was changed.",
             hint=f"slackwater recover {target} --replica {undo.id} goes to what an earlier one set aside.",
             code="no-replica",

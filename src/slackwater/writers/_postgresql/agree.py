@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether those that hold a log hold the same one.
 
-Two recoveries of one replica to itself go on with one timeline in two ways, since the engine gives a new number only
-when it goes forward; so does an undo. Both write segments of the same names. The present one is the truth where it is
-there; of others the later one is. A log is only ever appended to, so those that agree in one segment agree in all
-before it.
+An undo goes on with the timeline that its server was on, which the recovery that it takes back may have gone on with,
+too; so does a replica that was put back by hand. Both write segments of the same names. The present one is the truth
+where it is there; of others the later one is. A log is only ever appended to, so those that agree in one segment agree
+in all before it.
 """
 
 import bisect
