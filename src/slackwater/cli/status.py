@@ -98,6 +98,10 @@ def _judge(each: "SpecificationStatus", warn_s: float | None, critical_s: float 
         return _WARNING, f"{said}, too old"
     if each.failed:
         return _WARNING, f"{said}; {each.failed[0]} failed its verification"
+    if each.low_room:
+        return _WARNING, f"{said}; {each.low_room.rstrip('.')}"
+    if any(gap.until is None for gap in each.gaps):
+        return _WARNING, f"{said}; its log is not whole, so nothing goes beyond that until the next backup"
     return _OK, said
 
 

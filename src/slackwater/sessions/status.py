@@ -7,6 +7,7 @@ from datetime import datetime
 
 from slackwater.model.replica import Replica, ReplicaKind, ReplicaState
 from slackwater.model.session import Session
+from slackwater.policy.room import enough
 from slackwater.policy.windows import Gap, RecoveryWindow, gaps
 from slackwater.sessions.cell import Cell
 from slackwater.sessions.expiry import undo_until
@@ -49,6 +50,8 @@ class SpecificationStatus:
     """What is lost of the time since the oldest of the windows began."""
     undo: tuple[UndoKept, ...] = ()
     """What recoveries set aside, the newest first."""
+    low_room: str = ""
+    """Why the next backup would be refused for want of room; empty where it would not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ async def _one(cell: Cell, name: str) -> SpecificationStatus:
     sessions = cell.catalog.sessions.list(specification=name, limit=1)
     room = await cell.host.room(newest.volumes) if newest else None
     windows = await found(cell, name) if _keeps_log(cell, name) else ()
+    asked = [each.replica.min_free for each in cell.specifications[0] if each.name == name]
+    low = enough(room, asked[0]) if room and asked else None
     return SpecificationStatus(
         specification=name,
         last_good=newest.id if newest else "",
@@ -98,6 +103,7 @@ async def _one(cell: Cell, name: str) -> SpecificationStatus:
         windows=windows,
         gaps=gaps(windows, cell.clock.now()),
         undo=tuple(_undo(cell, each) for each in reversed(_good(replicas, ReplicaKind.UNDO))),
+        low_room=low.sentence if low else "",
     )
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from slackwater.cli.status import monitor
+from slackwater.policy.windows import Gap
 from slackwater.sessions.status import Status
-from tests.unit.cli.samples import STANDING
+from tests.unit.cli.samples import NOW, STANDING
 
 FINE = Status((STANDING,), (), ())
 
@@ -22,6 +23,9 @@ FINE = Status((STANDING,), (), ())
         (Status((STANDING,), ("2026-11-22-9",), ()), (None, None), 1, "session 2026-11-22-9 was cut off"),
         (Status((STANDING,), (), ("shop",)), (None, None), 1, "specification shop cannot be read"),
         (Status((replace(STANDING, failed=("2026-11-22-2",)),), (), ()), (None, None), 1, "2026-11-22-2 failed its"),
+        (Status((replace(STANDING, low_room="1 GiB are free."),), (), ()), (None, None), 1, "ago; 1 GiB are free |"),
+        (Status((replace(STANDING, gaps=(Gap(NOW, None, "gone"),)),), (), ()), (None, None), 1, "its log is not whole"),
+        (Status((replace(STANDING, gaps=(Gap(NOW, NOW, "gone"),)),), (), ()), (None, None), 0, "OK"),
         (Status((), (), ()), (None, None), 3, "UNKNOWN"),
     ],
 )

@@ -96,6 +96,7 @@ def _standing(each: SpecificationStatus) -> Document:
         "failed": list(each.failed),
         "last_session": session_as_json(values.SessionShown(last, interrupted=False)) if last else None,
         "free_bytes": each.free_bytes,
+        "low_room": each.low_room,
         "total_bytes": each.total_bytes,
     }
 

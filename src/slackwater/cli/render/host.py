@@ -52,6 +52,8 @@ def _standing(each: SpecificationStatus) -> Table:
         receipt.add_row("undo", f"{kept.replica}, {words.ago(kept.age_s)}, kept {until}")
     if each.free_bytes is not None and each.total_bytes:
         receipt.add_row("free", f"{format_bytes(each.free_bytes)} ({each.free_bytes / each.total_bytes:.0%})")
+    if each.low_room:
+        receipt.add_row(Text("low", "bold red"), each.low_room)
     return receipt
 
 
