@@ -196,7 +196,7 @@ def asked(shown: "RecoveryPreview", what: str) -> list[str]:
         f"{what} goes back {words.back(shown.back_s)}, to {shown.replica} ({words.local(shown.created)}).",
         *words.forward(shown.reach, shown.target),
         *(f"Since then: {each}." for each in words.since(shown.since)),
-        f"Down for: {words.down(shown.down)}.",
+        f"Down for: {words.down(shown.down, shown.reach)}.",
         *([f"Stops with it, and starts after it: {', '.join(shown.services)}."] if shown.services else ()),
         f"Set aside, and kept as an undo replica: {', '.join(shown.sets_aside)}.",
         *(

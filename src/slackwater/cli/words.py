@@ -98,14 +98,16 @@ def since(told: Mapping[ComponentRef, Facts]) -> list[str]:
     return lines
 
 
-def down(foreseen: "Downtime | None") -> str:
-    """How long a recovery will take, and who measured it."""
+def down(foreseen: "Downtime | None", reach: Reach | None = None) -> str:
+    """How long a recovery will take, and who measured it; how long the replay of a log takes, nobody has."""
+    log = reach.bytes if reach is not None and not reach.against else 0
+    replay = f", and the replay of {format_bytes(log)} of log" if log else ""
     if foreseen is None:
-        return "not measured yet; a verification or a recovery does"
+        return f"not measured yet; a verification or a recovery does{replay}"
     time = took(foreseen.ms)
     if foreseen.whole:
-        return f"about {time}, the longest of the last recoveries ({foreseen.of})"
-    return f"{time} for the engine (verification {foreseen.of}), and the stop and the switch"
+        return f"about {time}, the longest of the last recoveries ({foreseen.of}){replay}"
+    return f"{time} for the engine (verification {foreseen.of}), and the stop and the switch{replay}"
 
 
 def took(duration_ms: float) -> str:

@@ -102,7 +102,7 @@ def _recovery_preview(value: RecoveryPreview) -> Shown:
     for line in words.since(value.since):
         receipt.add_row("since then", line)
     receipt.add_row("sets aside", ", ".join(value.sets_aside))
-    receipt.add_row("down for", words.down(value.down))
+    receipt.add_row("down for", words.down(value.down, value.reach))
     yield receipt
     steps = Table.grid(padding=(0, 1))
     steps.add_column(justify="right", no_wrap=True)
