@@ -9,7 +9,7 @@ from slackwater.config.specification import Specification
 from slackwater.errors import SlackwaterError
 from slackwater.model.replica import BackupComponents, Replica, ReplicaKind, ReplicaState
 from slackwater.model.target import Loss, Reach
-from slackwater.policy.windows import RecoveryWindow, Span, lost
+from slackwater.policy.windows import Gap, RecoveryWindow, Span, gaps, lost
 from slackwater.sessions.cell import Cell
 from slackwater.sessions.target import resolve
 
@@ -21,6 +21,8 @@ class Windows:
     specification: str
     windows: tuple[RecoveryWindow, ...]
     """The newest first."""
+    gaps: tuple[Gap, ...] = ()
+    """What is lost of the time since the oldest of them began."""
     losses: tuple[Loss, ...] = ()
     """Transactions by which rows were lost; the newest first."""
     unnamed: str = ""
@@ -37,7 +39,8 @@ async def windows(cell: Cell, target: str) -> Windows:
     """
     if not cell.catalog.replicas.list(specification=target):
         resolve(cell, target)
-    return Windows(target, await found(cell, target))
+    shown = await found(cell, target)
+    return Windows(target, shown, gaps(shown, cell.clock.now()))
 
 
 async def found(cell: Cell, specification: str, without: Collection[str] = ()) -> tuple[RecoveryWindow, ...]:

@@ -19,7 +19,7 @@ from slackwater.model.session import Message, Outcome, Phase, PhaseRecord, Sessi
 from slackwater.model.storage import ShadowCopy, Take, Volume
 from slackwater.model.target import Loss, RecoveryTarget
 from slackwater.policy.retention import Decision as Rotated
-from slackwater.policy.windows import RecoveryWindow
+from slackwater.policy.windows import Gap, RecoveryWindow
 from slackwater.sessions.backup import BackupPreview, BackupResult
 from slackwater.sessions.check import Difference, DifferenceKind
 from slackwater.sessions.clone import CloneResult, CloneShown
@@ -253,6 +253,7 @@ EACH: dict[str, object] = {
     "recover --list of losses": Windows(
         "orders",
         WINDOWS,
+        (Gap(NOW, NOW, "a segment is missing"), Gap(NOW, None, LONG)),
         tuple(
             Loss(
                 NOW,

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from slackwater.cli import values
 from slackwater.cli.answer.kit import Document, answer, moment_as_json, session_as_json
-from slackwater.policy.windows import RecoveryWindow
+from slackwater.policy.windows import Gap, RecoveryWindow
 from slackwater.sessions.status import SpecificationStatus, Status
 from slackwater.sessions.windows import Windows
 from slackwater.system.timers import Timer
@@ -25,6 +25,7 @@ def _windows(value: Windows) -> Document:
     return {
         "specification": value.specification,
         "windows": [window_as_json(each) for each in value.windows],
+        "gaps": [_gap(each) for each in value.gaps],
         "losses": [
             {"at": moment_as_json(each.at), "target": str(each.target), "what": list(each.what)}
             for each in value.losses
@@ -32,6 +33,10 @@ def _windows(value: Windows) -> Document:
         "unnamed": value.unnamed,
         "unread": list(value.unread),
     }
+
+
+def _gap(gap: Gap) -> Document:
+    return {"since": moment_as_json(gap.since), "until": moment_as_json(gap.until), "why": gap.why}
 
 
 def window_as_json(each: RecoveryWindow) -> Document:
@@ -88,7 +93,7 @@ def _standing(each: SpecificationStatus) -> Document:
         "replicas": each.replicas,
         "undo_replicas": each.undo_replicas,
         "windows": [window_as_json(w) for w in each.windows],
-        "gaps": [{"since": moment_as_json(g.since), "until": moment_as_json(g.until), "why": g.why} for g in each.gaps],
+        "gaps": [_gap(gap) for gap in each.gaps],
         "undo": [
             {"replica": u.replica, "created": moment_as_json(u.created), "expires": moment_as_json(u.expires)}
             for u in each.undo

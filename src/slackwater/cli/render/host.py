@@ -87,6 +87,8 @@ def _windows(value: Windows) -> Shown:
     for each in value.windows:
         if each.why:
             yield f"{each.replica} goes no further: {each.why}"
+    for gap in value.gaps:
+        yield f"Lost is {_lost(gap)}"
     yield from _losses(value)
 
 
