@@ -207,13 +207,19 @@ def _still_stopped(plan: Plan, parts: Parts) -> None:
 def _prove_unchanged(plan: Plan, parts: Parts, copies: Sequence[ShadowCopy]) -> None:
     """Files that were taken one by one while nobody was held must not have changed from the first to the last.
 
-    That a stopped application was not started meanwhile is not seen by all that can be known of its processes.
+    That a stopped application was not started meanwhile is not seen by all that can be known of its processes. But
+    where others are held, what it wrote right before the window is not looked at twice, and would count as changed.
     """
+    patient = {each.hold for each in plan.holdings} <= {Hold.COLD, Hold.STILL}
     for component in (*plan.held_by(Hold.STILL), *plan.held_by(Hold.COLD)):
+        still = component in plan.held_by(Hold.STILL)
+        able = {each.volume.id: parts.provider(each.volume).capabilities for each in plan.placements}
         mine = {
             each.volume.id
             for each in plan.placements
-            if each.component == component.ref and parts.provider(each.volume).capabilities.by_file
+            if each.component == component.ref
+            and able[each.volume.id].by_file
+            and (still or patient or able[each.volume.id].copies)
         }
         changed = [
             str(copy.facts["changed"]) for copy in copies if copy.volume.id in mine and copy.facts.get("changed")

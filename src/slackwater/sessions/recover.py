@@ -149,13 +149,18 @@ def _candidates(cell: Cell, wish: _Wish) -> list[Replica]:
 
 
 def _refuse_earlier(cell: Cell, target: str, undo: Replica) -> None:
-    """Raise when it is not what the last recovery set aside: that is gone, and nobody asked for what came before it."""
+    """Raise when it is not what the last recovery set aside: that is gone, and nobody asked for what came before it.
+
+    What a recovery that is not put in order yet has set aside, the next session takes into the catalog.
+    """
     done = (Outcome.COMPLETED, Outcome.COMPLETED_WITH_FAILURES)
-    since = takewhile(lambda each: each.id != undo.id, cell.catalog.sessions.list(target))
-    later = next((each for each in since if each.kind is SessionKind.RECOVERY and each.outcome in done), None)
-    if later is not None:
+    ran = cell.catalog.sessions.ran()  # in their order, whatever the clock said
+    since = set(ran[ran.index(undo.id) + 1 :] if undo.id in ran else ()) - set(cell.host.pending())
+    sessions = [each for each in cell.catalog.sessions.list(target) if each.id in since and each.outcome in done]
+    later = [each.id for each in sessions if each.kind is SessionKind.RECOVERY]
+    if later:
         raise NotFoundError(
-            f"What the last recovery of {target}, {later.id}, set aside is gone.",
+            f"What the last recovery of {target}, {max(later, key=ran.index)}, set aside is gone.",
             data="Nothing was changed.",
             hint=f"slackwater recover {target} --replica {undo.id} goes to what an earlier one set aside.",
             code="no-replica",

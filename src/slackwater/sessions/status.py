@@ -51,7 +51,7 @@ class SpecificationStatus:
     undo: tuple[UndoKept, ...] = ()
     """What recoveries set aside, the newest first."""
     low_room: str = ""
-    """Why the next backup would be refused for want of room; empty where it would not."""
+    """Why the next backup would be refused for want of room on the live volumes; empty where it would not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,6 @@ async def _one(cell: Cell, name: str) -> SpecificationStatus:
     sessions = cell.catalog.sessions.list(specification=name, limit=1)
     room = await cell.host.room(newest.volumes) if newest else None
     windows = await found(cell, name) if _keeps_log(cell, name) else ()
-    asked = [each.replica.min_free for each in cell.specifications[0] if each.name == name]
-    low = enough(room, asked[0]) if room and asked else None
     return SpecificationStatus(
         specification=name,
         last_good=newest.id if newest else "",
@@ -103,8 +101,17 @@ async def _one(cell: Cell, name: str) -> SpecificationStatus:
         windows=windows,
         gaps=gaps(windows, cell.clock.now()),
         undo=tuple(_undo(cell, each) for each in reversed(_good(replicas, ReplicaKind.UNDO))),
-        low_room=low.sentence if low else "",
+        low_room=await _low_room(cell, name, newest),
     )
+
+
+async def _low_room(cell: Cell, name: str, newest: Replica | None) -> str:
+    asked = [each.replica.min_free for each in cell.specifications[0] if each.name == name]
+    for volume in newest.volumes if newest and asked else ():
+        room = await cell.host.room([volume])
+        if room and (low := enough(room, asked[0], volume.path)):
+            return low.sentence
+    return ""
 
 
 def _keeps_log(cell: Cell, name: str) -> bool:

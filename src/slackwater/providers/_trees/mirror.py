@@ -268,7 +268,8 @@ class Mirror:
                 self._clone(ours, theirs, status)
             finally:
                 os.close(ours)
-            settled = quiet and status.st_ctime_ns < began_ns - int(TICK_S * 1e9)
+            # A stamp of the future is of a clock that was set back since: whoever writes now makes another one.
+            settled = quiet and abs(began_ns - status.st_ctime_ns) > int(TICK_S * 1e9)
             self._cloned[key] = _Cloned(look_of(status), settled, path)
         finally:
             os.close(theirs)
