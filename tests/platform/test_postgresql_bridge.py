@@ -201,21 +201,27 @@ def test_the_log_taken_first_is_caught_and_refused_by_the_engine_when_forced() -
 
 
 def test_without_label_and_order_the_engine_opens_what_is_torn() -> None:
-    """The sabotaged twin: what the bridge is for, and that the oracle sees it."""
-    with new_world() as world, load_on(world) as load:
-        component = world.component
-        expected = world.writer.prepare(component)
-        before = load.acknowledged()
-        world.copy("space")
-        load.wait(200)
-        world.sql("checkpoint")
-        world.copy("data", "log")
-        load.pause()
-        reached = world.recover(component, {"system_identifier": expected["system_identifier"]})
-        assert reached["timeline"] == 2, "the engine says nothing"
-        verdict = check(load, before)
-        assert not verdict.ok
-        assert verdict.torn > 0
+    """The sabotaged twin: what the bridge is for, and that the oracle sees it, in five tries at the latest.
+
+    Where all pages that are too old are written again after the checkpoint, and by that whole, nothing is torn.
+    """
+    torn = 0
+    for _ in range(5):
+        with new_world() as world, load_on(world) as load:
+            component = world.component
+            expected = world.writer.prepare(component)
+            before = load.acknowledged()
+            world.copy("space")
+            load.wait(200)
+            world.sql("checkpoint")
+            world.copy("data", "log")
+            load.pause()
+            reached = world.recover(component, {"system_identifier": expected["system_identifier"]})
+            assert reached["timeline"] == 2, "the engine says nothing"
+            torn += check(load, before).torn
+        if torn:
+            break
+    assert torn
 
 
 def test_a_hole_in_the_copied_log_is_found() -> None:

@@ -30,6 +30,7 @@ from slackwater.system.clock import SYSTEM_CLOCK
 from slackwater.system.companions import ServiceError, StopService
 from slackwater.system.processes import identity, stat_of
 from slackwater.system.story import Story
+from tests.platform.crowd import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="services are root's")]
 
@@ -135,6 +136,7 @@ def test_a_start_that_a_killed_session_left_hanging_is_ended_and_its_service_is_
     }  # fmt: skip
     with subprocess.Popen(hooks.marked(effect.start), env=told, start_new_session=True) as left:
         work, daemon = pid_in(folder / "work"), pid_in(folder / "mail")
+        assert eventually(lambda: os.getsid(daemon) == daemon, 60.0)  # before that it is a part of what hangs
         effect.undo()
         assert left.wait(60) == -signal.SIGKILL
     assert (runs(work), runs(daemon)) == (False, True)
