@@ -25,7 +25,10 @@ from slackwater.system.configuration import PutConfiguration, RemoveConfiguratio
 
 _START = ".start"
 """How the kinds of effects end that start an application."""
-_NO_DOCUMENT = "Its document cannot be found; perhaps a filesystem of it is not mounted."
+_NO_DOCUMENT = (
+    "Its document cannot be found; perhaps a filesystem of it is not mounted. Where it is gone for good,"
+    " `slackwater reconcile --forget` gives the session up."
+)
 
 
 class Mender:
