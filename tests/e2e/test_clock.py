@@ -18,6 +18,7 @@ from slackwater.demo.lab import Lab
 from slackwater.system.command import run
 from tests.e2e.power_moments import Told
 from tests.e2e.power_support import MIB, Guest
+from tests.platform.crowd import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.uml]
 
@@ -190,7 +191,10 @@ def test_a_deadline_is_not_moved_by_the_clock(desk: Desk, by_s: float) -> None:
     told = desk.lock(by_s, 600)
     assert desk.guest.ask("wait") == 12, told.text("output")
     assert 5 <= desk.guest.ask("clock")[1] - begun_s < 300
-    assert desk.guest.ask("shell", f"test ! -e {desk.folder}/locked")[0] == 0, "it is unlocked"
+    # By the guard, whose command may take longer on a busy machine than ours takes to say so.
+    assert eventually(lambda: desk.guest.ask("shell", f"test ! -e {desk.folder}/locked")[0] == 0, 60.0), (
+        "it is unlocked"
+    )
 
 
 def test_a_machine_that_stood_still_for_longer_than_the_deadline(desk: Desk) -> None:
