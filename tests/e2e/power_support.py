@@ -212,7 +212,7 @@ class Power:
             told = self._until(words, moment)
         at_s = self._shut_down(told) if orderly else 0.0
         self.now.machine.cut()
-        at_s = at_s or max((at for _, _, at in self.load._acks(1)), default=0.0)
+        at_s = at_s or self._last_acknowledged_s()
         said = told.done
         if said and "error" in said:
             assert orderly, said
@@ -226,13 +226,16 @@ class Power:
 
         What it can still undo in the time that an init gives it, it does.
         """
-        at_s = max((at for _, _, at in self.load._acks(1)), default=0.0)
+        at_s = self._last_acknowledged_s()
         self.now.ask("terminate")
         ends_s = time.monotonic() + 60.0
         while told.done is None and time.monotonic() < ends_s:
             time.sleep(LOOK_S)
         self.now.ask("halt", self.place)
         return at_s
+
+    def _last_acknowledged_s(self) -> float:
+        return max((at for _, _, at in self.load._acks(1)), default=0.0)
 
     def _until(self, words: Sequence[str], moment: Moment) -> Told:
         """Begin a session, and wait for its moment or its end."""

@@ -54,4 +54,5 @@ def test_every_command_works_and_prints_what_the_page_says() -> None:
     assert not os.path.exists(f"/srv/{ours}")
     output = "".join(done.outputs)
     assert output.count("Recovery of shop: completed") == 3
+    assert "100000" in output
     assert "\nundone " in output or "its process was dead" in output

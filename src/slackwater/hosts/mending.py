@@ -235,13 +235,13 @@ class Mender:
         The application may have been started on the new volumes since, by the init or by hand; what it has acknowledged
         there must not be lost, so such a recovery is finished and not undone.
         """
-        exchanges = [each for _, each in self._journal.effects(session) if isinstance(each, Exchange)]
-        return bool(exchanges) and all(each.exchanged() for each in exchanges)
+        exchanges = self._exchanges(session)
+        return bool(exchanges) and all(each.exchanged() for _, each in exchanges)
 
     def _may_be_switched(self, session: str, *, wholly: bool = True) -> bool:
         """The same, or whether any exchange has been made; what cannot be looked at counts as made."""
-        exchanges = [each for _, each in self._journal.effects(session) if isinstance(each, Exchange)]
-        return bool(exchanges) and (all if wholly else any)(map(_is_made, exchanges))
+        exchanges = self._exchanges(session)
+        return bool(exchanges) and (all if wholly else any)(_is_made(each) for _, each in exchanges)
 
     def _on_exchanges(self, session: str) -> list[int]:
         """The effects of a recovery from its first exchange on, which are made again where it was cut off undecided.
@@ -249,9 +249,11 @@ class Mender:
         It may have been undoing them: with a full disk that is done without a decision, perhaps without a record, and a
         bar that had been lifted would lie over its volumes for ever.
         """
-        effects = self._journal.effects(session)
-        first = next((entry.id for entry, each in effects if isinstance(each, Exchange)))
-        return [entry.id for entry in self._journal.entries(session) if entry.id >= first]
+        (first, _), *_others = self._exchanges(session)
+        return [entry.id for entry in self._journal.entries(session) if entry.id >= first.id]
+
+    def _exchanges(self, session: str) -> list[tuple[Entry, Exchange]]:
+        return [(entry, each) for entry, each in self._journal.effects(session) if isinstance(each, Exchange)]
 
 
 def _is_made(exchange: Exchange) -> bool:
