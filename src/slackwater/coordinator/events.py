@@ -210,7 +210,7 @@ def _prove_unchanged(plan: Plan, parts: Parts, copies: Sequence[ShadowCopy]) -> 
     That a stopped application was not started meanwhile is not seen by all that can be known of its processes. But
     where others are held, what it wrote right before the window is not looked at twice, and would count as changed.
     """
-    patient = {each.hold for each in plan.holdings} <= {Hold.COLD, Hold.STILL}
+    patient = all(take.patient for stage in plan.stages for take in stage)
     for component in (*plan.held_by(Hold.STILL), *plan.held_by(Hold.COLD)):
         still = component in plan.held_by(Hold.STILL)
         able = {each.volume.id: parts.provider(each.volume).capabilities for each in plan.placements}

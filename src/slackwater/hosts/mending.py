@@ -249,7 +249,7 @@ class Mender:
         It may have been undoing them: with a full disk that is done without a decision, perhaps without a record, and a
         bar that had been lifted would lie over its volumes for ever.
         """
-        (first, _), *_others = self._exchanges(session)
+        first, _ = self._exchanges(session)[0]
         return [entry.id for entry in self._journal.entries(session) if entry.id >= first.id]
 
     def _exchanges(self, session: str) -> list[tuple[Entry, Exchange]]:
